@@ -1,0 +1,97 @@
+# Every target makes the virtual environment that it needs: nothing has to be prepared.
+#
+#   PYTHON=/path/to/python   the interpreter (else: the oldest supported one there is)
+#   VENV=.venv-3.13          the virtual environment
+#   TESTS='server'           which tests: a pytest marker expression
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:  # two pips in one virtual environment destroy each other's work
+
+PYTHON ?=
+VENV ?= .venv
+TESTS ?= not slow
+BIN := $(VENV)/bin
+UNIT := not slow and not server
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# One stamp per set of extras; new requirements, or a new version, make them all stale.
+$(VENV)/.with-%: pyproject.toml src/hostline/__init__.py tools/venv
+	@bash tools/venv "$(VENV)" "$*" $(PYTHON)
+
+.PHONY: demo
+demo: $(VENV)/.with-demo ## both guards at work on real servers; ends by itself where there is no terminal
+	@$(BIN)/python -m hostline.demo
+
+.PHONY: test
+test: $(VENV)/.with-test,servers ## the unit tests and the tests on real servers
+	$(BIN)/python -m pytest -m "$(TESTS)"
+
+.PHONY: test-unit
+test-unit: ## the unit tests alone (seconds)
+	@$(MAKE) --no-print-directory test TESTS="$(UNIT)"
+
+.PHONY: test-slow
+test-slow: $(VENV)/.with-test,servers ## the tests that repeat something thousands of times
+	$(BIN)/python -m pytest -m slow || [ $$? = 5 ]  # 5: there is none
+
+.PHONY: test-others
+test-others: $(VENV)/.with-test,servers ## `make test` on every other supported CPython that is there
+	@own=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	bash tools/pythons | while IFS=$$'\t' read -r version python; do \
+	  if [ "$$version" != "$$own" ]; then \
+	    $(MAKE) --no-print-directory test PYTHON="$$python" VENV=".venv-$$version" </dev/null; \
+	  fi; \
+	done
+
+.PHONY: test-all
+test-all: test test-others ## `make test` on every supported CPython that is there
+
+.PHONY: coverage
+coverage: $(VENV)/.with-test,servers ## the unit tests, and what they leave unexecuted (nothing, or it fails)
+	$(BIN)/python -m pytest -m "$(UNIT)" --cov --cov-report=term-missing
+
+.PHONY: lint
+lint: $(VENV)/.with-lint ## formatting and lint
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/pre-commit validate-config
+
+.PHONY: format
+format: $(VENV)/.with-lint ## format, and mend what can be mended
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+.PHONY: types
+types: $(VENV)/.with-types ## mypy and pyright, both strict
+	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python --warnings
+
+.PHONY: docs
+docs: $(VENV)/.with-docs ## the documentation, into docs/_build/html
+	$(BIN)/sphinx-build -W --keep-going -n -q -b html docs docs/_build/html
+
+.PHONY: bench
+bench: $(VENV)/.with-bench ## what the middlewares add to a request
+	$(BIN)/python -m benchmarks
+
+.PHONY: bench-smoke
+bench-smoke: $(VENV)/.with-bench ## that the benchmarks run
+	$(BIN)/python -m benchmarks --smoke
+
+.PHONY: package
+package: $(VENV)/.with-package ## wheel and sdist, and a test of each installed alone
+	@bash tools/test-package "$(BIN)/python"
+
+.PHONY: hooks
+hooks: $(VENV)/.with-lint $(VENV)/.with-types ## run lint and types before every commit
+	$(BIN)/pre-commit install
+
+.PHONY: clean
+clean: ## remove all that was made
+	rm -rf .venv .venv-* dist build docs/_build htmlcov .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

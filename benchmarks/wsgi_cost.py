@@ -1,0 +1,94 @@
+"""What each middleware adds to a WSGI request, in this process and its main thread."""
+
+# ruff: noqa: ARG001 - an app has the signature of its protocol
+
+import signal
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from benchmarks.results import Report, Table
+from benchmarks.rounds import Cost, measure
+from benchmarks.scale import Scale
+from benchmarks.traffic import BODY, HEROKU, HOST, PLAIN, environ, start_response, wsgi_app
+from hostline.wsgi import CanonicalHostMiddleware, RequestTimeoutMiddleware
+
+BARE, NOTHING, ITIMER = "bare app", "do-nothing middleware", "reference: signal.setitimer, set and clear"
+HOST_MATCHING, HOST_REDIRECTING = "canonical host, matching", "canonical host, redirecting (no app)"
+TIMEOUT, BOTH = "request timeout, defaults", "both"
+
+
+class DoNothing:
+    """The least that a middleware can be."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    def __call__(self, environ: Any, start_response: Any) -> Any:
+        return self.app(environ, start_response)
+
+
+def under_itimer(environ: Any, start_response: Any) -> list[bytes]:
+    """The app, limited by hand: no middleware, so that the reference is not made dearer."""
+    signal.setitimer(signal.ITIMER_REAL, 15)
+    try:
+        start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(BODY)))])
+        return [BODY]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def apps() -> dict[str, Any]:
+    """What is compared."""
+    return {
+        BARE: wsgi_app,
+        NOTHING: DoNothing(wsgi_app),
+        HOST_MATCHING: CanonicalHostMiddleware(wsgi_app, HOST),
+        HOST_REDIRECTING: CanonicalHostMiddleware(wsgi_app, "elsewhere.example.com"),
+        TIMEOUT: RequestTimeoutMiddleware(wsgi_app),
+        BOTH: CanonicalHostMiddleware(RequestTimeoutMiddleware(wsgi_app), HOST),
+        ITIMER: under_itimer,
+    }
+
+
+def serve(app: Callable[..., Any], headers: Mapping[str, str], count: int) -> None:
+    """Call the app as a server does, with an environ of its own for each request."""
+    made = environ(headers)
+    for _ in range(count):
+        app(made.copy(), start_response)
+
+
+def run(scale: Scale, report: Report, show: Callable[[str, float], object]) -> None:
+    """Both kinds of requests."""
+    for kind, headers in (("curl's 3 headers", PLAIN), ("Heroku's 9 headers", HEROKU)):
+        costs = measure(
+            {name: partial(serve, app, headers) for name, app in apps().items()},
+            baseline=BARE,
+            rounds=scale.rounds,
+            requests=scale.requests,
+            show=partial(show, kind),
+        )
+        report.add(_table(kind, costs))
+        _expect(report, kind, costs)
+
+
+def _table(kind: str, costs: Mapping[str, Cost]) -> Table:
+    nothing, itimer = costs[NOTHING].added, costs[ITIMER].added
+    columns = [("WSGI, " + kind, ""), ("in all", "ns"), ("added", "ns"), ("quartiles apart", "ns")]
+    columns += [("of do-nothing", "x"), ("of setitimer", "x")]
+    return Table(
+        f"What a middleware adds to a WSGI request, {kind}",
+        columns,
+        [
+            [name, c.whole, c.added, c.spread, c.added / nothing, c.added / itimer]
+            for name, c in costs.items()
+        ],
+    )
+
+
+def _expect(report: Report, kind: str, costs: Mapping[str, Cost]) -> None:
+    nothing, itimer = costs[NOTHING].added, costs[ITIMER].added
+    timeout, host = costs[TIMEOUT].added, costs[HOST_MATCHING].added
+    report.expect(f"WSGI timeout / do-nothing, {kind}", timeout / nothing, "x", (7, 4))
+    report.expect(f"WSGI timeout / setitimer, {kind}", timeout / itimer, "x", (0.6, 0.6))
+    report.expect(f"WSGI host / do-nothing, {kind}", host / nothing, "x", (2, 1.3))

@@ -1,0 +1,325 @@
+"""The request timeout as an ASGI middleware, on asyncio and uvloop.
+
+Everything here runs in the loop's thread, so whatever does not ``await`` is one step, and
+needs no lock. At the deadline the loop's timer wins the claim, cancels the task and sends
+the answer itself, at once: the app may take its time to unwind, and what it sends from
+then on is dropped. Whether a cancellation was ours is told as ``asyncio.timeout`` does,
+by the number of requests to cancel that the task has got.
+"""
+
+import asyncio
+import time
+from asyncio import CancelledError, current_task, get_running_loop
+from collections.abc import Awaitable
+from functools import partial
+from math import inf
+from time import monotonic
+from typing import Any, Unpack
+
+from hostline import _budget, _responses, _stacks, observers
+from hostline._asgi_exchange import (
+    ASGIApp,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    header,
+    media_type,
+    send_response,
+    target,
+)
+from hostline._deadlines import LoopEntry, LoopLane, LoopLanes, lanes_of
+from hostline._requests import RequestDetails, State, logger, reporter
+from hostline._targets import PathPrefixes
+from hostline.errors import RequestExpiryError, RequestTimeoutError
+from hostline.settings import RequestTimeoutOptions, RequestTimeoutSettings
+
+_READY, _COMPLETED, _TIMED_OUT = State.READY, State.COMPLETED, State.TIMED_OUT
+
+# The loop holds a task weakly; this holds the answers that are on their way.
+_answering: set[asyncio.Task[None]] = set()
+
+
+class AsgiRequest(RequestDetails):
+    """A request between its server and its app, as ``scope["hostline.request"]``.
+
+    Its claim is in ``claims`` until the response is complete or, without a
+    ``stream_timeout``, has begun to stream; or until the deadline.
+    """
+
+    claims: dict[LoopEntry, bool]
+    task: asyncio.Task[Any]
+    filed: float | None = None
+    timer: asyncio.TimerHandle | None = None
+    answer: asyncio.Task[None] | None = None
+    response_started = False
+    is_stream = False
+    _upload_left: float | None = None  # None: nobody has asked for the body yet
+    _upload_complete = False
+
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, guard: "RequestTimeoutMiddleware", lanes: LoopLanes
+    ) -> None:
+        self.started = monotonic()
+        self.guard = guard
+        self.lanes = lanes
+        self.method: str = scope["method"]
+        # Not the scope: that holds this object, and a circle would leave every request to
+        # the garbage collector.
+        self._path: str = scope["path"]
+        self._headers = scope["headers"]
+        self._server_receive = receive
+        self._server_send = send
+
+    @property
+    def path(self) -> str:
+        """The whole path, decoded, without the query."""
+        return self._path
+
+    def _raw_id(self) -> str:
+        return self._header(b"x-request-id")
+
+    def _header(self, name: bytes) -> str:
+        return (header({"headers": self._headers}, name) or b"").decode("latin-1")
+
+    @property
+    def has_body(self) -> bool:
+        """Whether a body comes with it."""
+        return _budget.announces_body(self._header(b"content-length"), self._header(b"transfer-encoding"))
+
+    # Not `async def`, which would put a coroutine of ours around each of the server's.
+    def send(self, message: Message) -> Awaitable[None]:
+        """What the app gets as ``send``."""
+        if self.state is _TIMED_OUT and self.guard.breaks:
+            return _nowhere()
+        kind = message["type"]
+        if kind == "http.response.start":
+            self.response_started = True
+        elif kind == "http.response.body":
+            if message.get("more_body", False):
+                self._go_on_streaming()
+            else:
+                self.complete()
+        elif kind == "http.response.pathsend":  # an extension: a body by the name of its file
+            self.complete()
+        return self._server_send(message)
+
+    def complete(self) -> None:
+        """The response is whole, or the app is done without one."""
+        self._withdraw()
+        if self.move_to(_COMPLETED) and self.guard.is_attended():
+            self.guard.observers.tell(self, _COMPLETED)
+
+    def _withdraw(self) -> None:
+        self.claims.pop(self, False)
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+    def _go_on_streaming(self) -> None:
+        """A chunk with more to come: from here on each gap has its own limit."""
+        self.is_stream = True
+        self._withdraw()
+        gap = self.guard.settings.stream_timeout
+        self.deadline = inf
+        if gap is not None:
+            self.lanes.at(self, monotonic() + gap)
+
+    def receive(self) -> Awaitable[Message]:
+        """What the app gets as ``receive``."""
+        if self._upload_complete or self.is_stream or self.ended is not None or self.deadline == inf:
+            return self._server_receive()
+        if self._upload_left is None:
+            if not self.has_body:
+                self._upload_complete = True
+                return self._server_receive()
+            self._upload_left = self.guard.settings.wait_overtime or inf
+        return self._receive_upload(self._upload_left)
+
+    async def _receive_upload(self, upload_left: float) -> Message:
+        """Wait for the client on its own time: the service clock stands still."""
+        began = monotonic()
+        service_left = self.deadline - began
+        self.lanes.move(self, began + upload_left)
+        try:
+            message = await self._server_receive()
+        finally:
+            now = monotonic()
+            self._upload_left = upload_left - (now - began)
+            if self.ended is None and not self.is_stream:
+                self.lanes.move(self, now + service_left)
+        self._upload_complete = not message.get("more_body", False)
+        return message
+
+    def expire(self) -> None:
+        """Time it out. Called by the loop's timer, which has won the claim."""
+        self.trace = _stacks.of_coroutine(self.task.get_coro(), _GUARD_CODE)
+        self.move_to(_TIMED_OUT)
+        reporter.submit(partial(self.guard.observers.tell, self, _TIMED_OUT))
+        if not self.guard.breaks:
+            return
+        self.task.cancel()
+        if self.guard.settings.mode == "respond" and not self.response_started:
+            self.answer = self.lanes.loop.create_task(self._send_answer())
+            _answering.add(self.answer)
+            self.answer.add_done_callback(_answering.discard)
+
+    async def _send_answer(self) -> None:
+        offered = media_type({"headers": self._headers}, _responses.TIMEOUT_PAGES)
+        response = _responses.timed_out(self.guard.settings, self, offered)
+        await send_response(response.to(self.method), "http.response", self._server_send)
+
+    def detach(self) -> None:
+        """Let go of what would keep the server's objects alive in a circle."""
+        self._server_send = self._server_receive = _nowhere
+        self.__dict__.pop("task", None)
+
+
+async def _nowhere(*_: object) -> Any:
+    """Where messages go that come too late."""
+
+
+class RequestTimeoutMiddleware:
+    """Drops the requests that waited too long and aborts those that run too long.
+
+    ``app`` is the application to guard; the options are the fields of
+    :class:`hostline.RequestTimeoutSettings`, durations in seconds. One that is not given
+    comes from its environment variable, else has its default. Raises
+    :class:`hostline.SettingsError` for what is not allowed.
+
+    To be called in a task of an asyncio loop, which is cancelled at the deadline. With
+    ``mode="raise"`` a call raises :class:`hostline.RequestTimeoutError` or
+    :class:`hostline.RequestExpiryError`; else it answers 504 or 503. A response that has
+    begun to be sent is cut by :class:`hostline.RequestTimeoutError` in any mode but
+    ``"report"``.
+    """
+
+    def __init__(self, app: ASGIApp, **options: Unpack[RequestTimeoutOptions]) -> None:
+        settings = RequestTimeoutSettings.load(options)
+        self.app = app
+        self.settings = settings
+        self.observers = observers.named(settings.observers)
+        self.is_attended = self.observers.are_attentive
+        self.breaks = settings.mode != "report"
+        self._exempt = PathPrefixes(settings.exempt_paths)
+        # None sends every request the long way, through _judge.
+        self._timeout: float | None = None
+        if not settings.exempt_paths and not settings.timeout_for:
+            self._timeout = settings.service_timeout
+        self._lane: LoopLane | None = None  # of the loop that was last seen
+        self._has_warned = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; what is not HTTP passes untouched."""
+        # Every request's path, so one function: a call costs as much as all that it does.
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        try:
+            loop = get_running_loop()
+        except RuntimeError:
+            await self._serve_unguarded(scope, receive, send)
+            return
+        lane = self._lane
+        if lane is None or lane.lanes.loop is not loop:
+            lane = self._lane = lanes_of(loop).lane(self._timeout or inf)
+        request = scope["hostline.request"] = AsgiRequest(scope, receive, send, self, lane.lanes)
+        timeout = self._timeout
+        request_start = None
+        for name, value in scope["headers"]:
+            if name == b"x-request-start":
+                request_start = value if request_start is None else b""  # two say nothing
+        if timeout is None or request_start is not None:
+            serve_instead = self._judge(request, scope, request_start)
+            if serve_instead is not None:
+                request.detach()
+                await serve_instead(scope, receive, send)
+                return
+            timeout = None
+        if self.is_attended():
+            self.observers.tell(request, _READY)
+        request.task = task = _current(loop)
+        cancelling = task.cancelling()
+        if timeout is not None:
+            request.timeout = timeout
+            request.deadline = request.started + timeout
+            request.claims = lane.entries
+            lane.entries[request] = True
+            if lane.timer is None:
+                lane.start_timer()
+        else:
+            lane.lanes.at(request, request.deadline)
+        try:
+            await self.app(scope, request.receive, request.send)
+        except BaseException as error:
+            if request.state is not _TIMED_OUT or not self.breaks:
+                request.complete()
+                raise
+            await self._end(request, cancelling, error)
+        else:
+            if request.state is not _COMPLETED:
+                if request.state is _TIMED_OUT and self.breaks:
+                    await self._end(request, cancelling, None)
+                else:
+                    request.complete()
+        finally:
+            request.detach()
+
+    def _judge(self, request: AsgiRequest, scope: Scope, request_start: bytes | None) -> ASGIApp | None:
+        """Set how long the request may run; or what is to serve it instead."""
+        settings = self.settings
+        if settings.exempt_paths and self._exempt.match(target(scope).path):
+            return self.app
+        wait = None
+        if request_start is not None and settings.wait_timeout is not None:
+            wait = _budget.read_wait(request_start.decode("latin-1"), time.time())
+        verdict = _budget.decide(
+            settings,
+            wait=wait,
+            has_body=wait is not None and request.has_body,
+            service_timeout=_budget.service_timeout(settings, scope),
+        )
+        request.wait, request.timeout = verdict.wait, verdict.timeout
+        if isinstance(verdict, _budget.Expired):
+            request.move_to(State.EXPIRED)
+            self.observers.tell(request, State.EXPIRED)
+            return self.app if settings.mode == "report" else self._refuse
+        request.deadline = inf if verdict.timeout is None else request.started + verdict.timeout
+        return None
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer for a request that has expired."""
+        del receive
+        request: AsgiRequest = scope["hostline.request"]
+        if self.settings.mode == "raise":
+            raise RequestExpiryError(wait=request.wait, timeout=request.timeout)
+        response = _responses.expired(media_type(scope, _responses.TIMEOUT_PAGES))
+        await send_response(response.to(request.method), "http.response", send)
+
+    async def _end(self, request: AsgiRequest, cancelling: int, error: BaseException | None) -> None:
+        """Come back from an app that was aborted, telling our cancellation from a foreign one."""
+        is_foreign = request.task.uncancel() > cancelling
+        if error is not None and (is_foreign or not isinstance(error, (CancelledError, Exception))):
+            raise error
+        if request.answer is None:
+            raise RequestTimeoutError(service=request.service, timeout=request.timeout) from error
+        if isinstance(error, Exception):
+            logger.warning("The app raised this while it was being aborted.", exc_info=error)
+        await asyncio.shield(request.answer)
+
+    async def _serve_unguarded(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """On trio there is no timer yet: the app runs as if it were alone."""
+        if not self._has_warned:
+            self._has_warned = True
+            logger.warning("hostline times requests on asyncio and uvloop; on this loop they run unguarded.")
+        await self.app(scope, receive, send)
+
+
+_GUARD_CODE = RequestTimeoutMiddleware.__call__.__code__
+
+
+def _current(loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any]:
+    task = current_task(loop)
+    if task is None:
+        raise RuntimeError("hostline guards requests that run in a task of asyncio's; this one runs in none.")
+    return task

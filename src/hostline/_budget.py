@@ -1,0 +1,112 @@
+"""How long may this request run? Pure: headers, settings and the time in, an answer out.
+
+*wait* is how long the request stood in the router's queue, as its ``X-Request-Start``
+tells. A request that waited too long is :class:`Expired`: nobody is there any more to
+read the answer. Any other gets :class:`Run`, with the service timeout or, where that is
+less, what is left of the wait limit.
+
+Times are seconds. Imports: ``settings``, for types alone, and ``_kinds``.
+"""
+
+import re
+from dataclasses import dataclass
+
+from hostline._kinds import check_seconds
+from hostline.settings import RequestTimeoutSettings
+
+# A proxy's stamp is seconds old, in an outage minutes. One that is a day off is no
+# proxy's, but a broken clock's or a client's.
+_PLAUSIBLE = 86_400.0
+
+_STAMP = re.compile(r"(?:t=)?([0-9]{1,20})(\.[0-9]{1,20})?", re.ASCII)
+
+# A stamp of digits alone tells its unit by their number: this holds until the year 2286.
+_DIGITS_TO_UNITS_PER_SECOND = {10: 1, 13: 1_000, 16: 1_000_000, 19: 1_000_000_000}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Run the app; abort it after ``timeout`` seconds (None: never)."""
+
+    wait: float | None
+    timeout: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """Do not run the app: the request has waited ``wait`` seconds of ``timeout``."""
+
+    wait: float
+    timeout: float
+
+
+def parse_request_start(text: str) -> float | None:
+    """The Unix time in an ``X-Request-Start``, whatever its unit; None for anything else.
+
+    Heroku sends milliseconds, nginx ``t=${msec}`` seconds with a fraction, Apache
+    ``t=%t`` microseconds; nanoseconds are some service meshes'.
+    """
+    match = _STAMP.fullmatch(text)
+    if match is None:
+        return None
+    digits, fraction = match.groups()
+    if fraction is not None:
+        return float(digits + fraction)
+    units_per_second = _DIGITS_TO_UNITS_PER_SECOND.get(len(digits))
+    return None if units_per_second is None else int(digits) / units_per_second
+
+
+def is_plausible(stamp: float, now_wall: float) -> bool:
+    """Whether a proxy can have written this stamp: at most a day off, either way."""
+    return abs(now_wall - stamp) <= _PLAUSIBLE
+
+
+def read_wait(text: str, now_wall: float) -> float | None:
+    """How long the request has waited; None where the header says nothing that counts."""
+    stamp = parse_request_start(text)
+    if stamp is None or not is_plausible(stamp, now_wall):
+        return None
+    return max(0.0, now_wall - stamp)
+
+
+def announces_body(content_length: str | None, transfer_encoding: str | None) -> bool:
+    """Whether a request with these headers has a body (RFC 9112, section 6.3)."""
+    if transfer_encoding and transfer_encoding.rpartition(",")[2].strip().lower() == "chunked":
+        return True
+    length = (content_length or "").strip()
+    return length.isascii() and length.isdigit() and length.strip("0") != ""
+
+
+def service_timeout(settings: RequestTimeoutSettings, request: object) -> float | None:
+    """The service timeout of one request: what ``timeout_for`` says of it, else the setting.
+
+    ``timeout_for`` answers in seconds, ``None`` or ``0`` for no limit, ``...`` for the
+    default. What it raises, or an answer that is no timeout, is an error of the app's
+    configuration and raised as such (:class:`hostline.SettingsError`).
+    """
+    if settings.timeout_for is None:
+        return settings.service_timeout
+    answer = settings.timeout_for(request)
+    if answer is ...:
+        return settings.service_timeout
+    return check_seconds("the answer of timeout_for", answer)
+
+
+def decide(
+    settings: RequestTimeoutSettings,
+    *,
+    wait: float | None,
+    has_body: bool,
+    service_timeout: float | None,
+) -> Run | Expired:
+    """Weigh a request's wait and its service timeout (None: unlimited)."""
+    if wait is None or settings.wait_timeout is None:
+        return Run(wait, service_timeout)
+    limit = settings.wait_timeout
+    if has_body:
+        limit += settings.wait_overtime or 0.0
+    if wait >= limit:
+        return Expired(wait, limit)
+    if service_timeout is None or settings.service_past_wait:
+        return Run(wait, service_timeout)
+    return Run(wait, min(service_timeout, limit - wait))

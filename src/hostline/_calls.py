@@ -1,0 +1,77 @@
+"""Which call does a frame stand at? Read off its bytecode, without running anything.
+
+A frame that waits in C stands at a call instruction. The instructions before it tell what
+is being called: ``self._sock.recv_into(buffer)`` is the method ``recv_into`` of
+``self._sock``. Only plain dotted names are understood; anything else is None.
+
+Imports nothing of hostline.
+"""
+
+import dis
+from functools import lru_cache
+from types import CodeType, FrameType
+from typing import Any, NamedTuple
+
+_CALLS = frozenset({"CALL", "CALL_KW", "CALL_FUNCTION_EX"})
+_PART_OF_A_CALL = frozenset({"PRECALL", "KW_NAMES"})  # of CPython 3.11 and 3.12
+_LOADS_A_NAME = frozenset(
+    {"LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_DEREF", "LOAD_NAME", "LOAD_GLOBAL"}
+    | {"STORE_FAST_LOAD_FAST", "LOAD_FAST_LOAD_FAST"}  # 3.13: two in one, the second is the one
+)
+_LOADS_A_METHOD = frozenset({"LOAD_METHOD", "LOAD_ATTR"})
+
+
+class Call(NamedTuple):
+    """``receiver`` is the dotted name on which ``method`` is called."""
+
+    receiver: tuple[str, ...]
+    method: str
+
+
+def receiver_of(call: Call, frame: FrameType) -> Any:
+    """The object that the method is called on; None where that cannot be told."""
+    name, *attributes = call.receiver
+    value: Any = frame.f_locals.get(name, frame.f_globals.get(name))
+    for attribute in attributes:
+        value = getattr(value, "__dict__", {}).get(attribute)
+    return value
+
+
+def call_at(frame: FrameType) -> Call | None:
+    """The call that this frame stands at."""
+    return calls(frame.f_code).get(frame.f_lasti)
+
+
+@lru_cache(maxsize=512)
+def calls(code: CodeType) -> dict[int, Call]:
+    """Every call of a method in this code that is plain enough, by its offset."""
+    instructions = list(dis.get_instructions(code))
+    found = {i.offset: _call(instructions[: n + 1]) for n, i in enumerate(instructions) if i.opname in _CALLS}
+    return {offset: call for offset, call in found.items() if call is not None}
+
+
+def _call(instructions: list[dis.Instruction]) -> Call | None:
+    """The call that the last of these instructions makes."""
+    depth = 1  # how many of the values that the call takes have not been found yet, and one
+    for position in range(len(instructions) - 1, -1, -1):
+        instruction = instructions[position]
+        if instruction.opcode in dis.hasjrel and position < len(instructions) - 1:
+            return None  # an argument that is computed one way or another
+        depth -= dis.stack_effect(instruction.opcode, instruction.arg)
+        if depth <= 1 and instruction.opname in _LOADS_A_METHOD:
+            receiver = _dotted_name(instructions[:position])
+            return Call(receiver, str(instruction.argval)) if receiver else None
+    return None
+
+
+def _dotted_name(instructions: list[dis.Instruction]) -> tuple[str, ...]:
+    """The name that the last of these instructions have loaded."""
+    attributes: list[str] = []
+    for instruction in reversed(instructions):
+        if instruction.opname in _LOADS_A_NAME:
+            name = instruction.argval[-1] if isinstance(instruction.argval, tuple) else instruction.argval
+            return (str(name), *reversed(attributes))
+        if instruction.opname != "LOAD_ATTR":
+            break
+        attributes.append(str(instruction.argval))
+    return ()

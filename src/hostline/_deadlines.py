@@ -1,0 +1,353 @@
+"""Deadlines for many, at almost no cost for each: lanes, one watchdog, one timer per loop.
+
+Theory of operation. A constant timeout makes deadlines first in, first out. So every
+distinct timeout has a *lane*, an insertion-ordered dict of entries: to enter is one dict
+store, to leave is one ``dict.pop``, the head is always the next to be due, and there is
+no heap, no lock and no timer per entry. The few deadlines that fit no lane (a budget cut
+by waiting, a retry) go into a heap, or on asyncio into the loop's own.
+
+**The claim.** ``entries.pop(entry, False)`` is atomic and answers True to exactly one
+caller: the one who finishes the entry, or the one who lets it expire. Nobody does either
+without it. That is all the synchronisation there is between a request and its deadline.
+
+**Being woken.** The watchdog sleeps until the instant that it has planned, published in
+each lane as ``earliest``. Whoever enters a lane compares its deadline with that *after*
+having entered: either the watchdog's scan saw the entry, or the entrant sees the plan.
+While the watchdog scans, the plan is "never before infinity", which wakes it once too
+often rather than once too seldom. ``latest`` is the latest deadline that a watchdog which
+is alive can meet here; beyond it something has stopped the watchdog (a fork that ran no
+hooks, a host that freezes threads), and it is looked after. A late entrant (a thread that
+read the clock, lost the interpreter and entered behind a younger one) is let expire late
+by as much as it was held up, never early.
+
+An *entry* has a ``deadline`` (a :func:`time.monotonic` instant) and a method ``expire``,
+called by the watchdog's thread, or on asyncio by the loop, when the claim has been won.
+This module knows nothing of requests. Imports: ``_native``.
+"""
+
+import asyncio
+import heapq
+import itertools
+import logging
+import os
+import sys
+import threading
+from _thread import LockType
+from math import inf
+from time import monotonic
+from typing import Protocol, TypeVar
+
+from hostline._native import after_fork_in_child, native_lock, start_native_thread
+
+logger = logging.getLogger("hostline")
+
+_BATCH = 256
+# The resolution of uvloop's timers; a shorter delay would spin until the deadline.
+_TICK = 0.001
+# How long a watchdog may be held up before somebody looks whether it still lives.
+_PATIENCE = 1.0
+
+
+class Entry(Protocol):
+    """Something that has a deadline."""
+
+    deadline: float
+
+    def expire(self) -> None:
+        """The deadline has passed and the claim is won. May raise: it is logged."""
+
+    def survives_fork(self) -> bool:
+        """Whether this entry belongs to the thread that forked, the only one in the child."""
+
+
+Claims = dict[Entry, bool]
+_E = TypeVar("_E")
+
+
+class Lane:
+    """The entries that share one timeout, oldest first.
+
+    ``entries`` is changed by any thread, by single dict operations alone. ``earliest``
+    and ``latest`` are written by the watchdog and read by whoever enters.
+    """
+
+    __slots__ = ("earliest", "entries", "latest", "timeout")
+
+    def __init__(self, timeout: float) -> None:
+        self.timeout = timeout
+        self.entries: Claims = {}
+        self.earliest = inf
+        self.latest = -inf
+
+    def take_due(self, now: float) -> tuple[list[Entry], float]:
+        """Claim what is due; with it, when to look again."""
+        due: list[Entry] = []
+        while True:
+            batch = _first(self.entries, _BATCH)
+            for entry in batch:
+                deadline = entry.deadline
+                if deadline > now:
+                    return due, min(deadline, now + self.timeout)
+                if self.entries.pop(entry, False):
+                    due.append(entry)
+            if not batch:
+                return due, now + self.timeout
+
+
+def _first(entries: "dict[_E, bool]", count: int) -> "list[_E]":
+    """The oldest entries. Other threads go on entering and leaving meanwhile."""
+    while True:
+        try:
+            return list(itertools.islice(entries, count))
+        except RuntimeError:  # the dict changed under the iterator
+            continue
+
+
+class Watchdog:
+    """The one thread of a process that lets entries expire.
+
+    Started when first needed, never at import: servers fork. ``rouse`` and ``at`` may be
+    called from any thread; ``_lock`` guards the heap, the table of lanes and the start.
+    """
+
+    def __init__(self) -> None:
+        self._lanes: dict[float, Lane] = {}
+        self._odd: Claims = {}
+        self._heap: list[tuple[float, int, Entry]] = []
+        self._numbers = itertools.count()
+        self._plan = inf
+        self._pid = 0
+        self._lock = native_lock()
+        self._wake = _sleeping()
+
+    def lane(self, timeout: float) -> Lane:
+        """The lane of this timeout; the same one for all who ask."""
+        with self._lock:
+            return self._lanes.setdefault(timeout, Lane(timeout))
+
+    def at(self, entry: Entry, deadline: float) -> Claims:
+        """Enter one that fits no lane; the claims from which it is to be popped.
+
+        An infinite deadline never comes, but may be popped like any other.
+        """
+        self._odd[entry] = True
+        if deadline == inf:
+            return self._odd
+        with self._lock:
+            heapq.heappush(self._heap, (deadline, next(self._numbers), entry))
+        if not self._plan <= deadline or self._pid != os.getpid():
+            self.rouse()
+        return self._odd
+
+    def rouse(self) -> None:
+        """Have the watchdog look again, and be there in the first place."""
+        if self._pid != os.getpid():
+            self._start()
+        try:
+            self._wake.release()
+        except RuntimeError:
+            pass  # it has been roused already
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._pid == os.getpid():
+                return
+            if self._pid:  # forked by something that runs no Python hooks
+                self._wake = _sleeping()
+                self._forget_other_threads()
+            self._pid = os.getpid()
+            start_native_thread(self._run, (self._wake, self._pid))
+
+    def _run(self, wake: LockType, pid: int) -> None:
+        """The watchdog's life. ``wake`` is this thread's own: a fork makes another."""
+        while pid == self._pid and wake is self._wake:
+            try:
+                plan = self._look()
+            except Exception:  # a defect of ours may cost one round, not the service
+                logger.exception("hostline's watchdog failed and goes on.")
+                plan = monotonic() + _PATIENCE
+            wake.acquire(timeout=max(0.0, min(plan - monotonic(), threading.TIMEOUT_MAX)))
+
+    def _look(self) -> float:
+        """Let expire what is due; publish and return when to look again."""
+        self._publish(inf)
+        now = monotonic()
+        plan = self._expire_odd(now)
+        for lane in list(self._lanes.values()):
+            due, look_again = lane.take_due(now)
+            for entry in due:
+                _expire(entry)
+            plan = min(plan, look_again)
+        self._publish(plan)
+        return plan
+
+    def _publish(self, plan: float) -> None:
+        self._plan = plan
+        # uWSGI forks without Python's hooks: there, every request asks for its process.
+        forks_silently = "uwsgi" in sys.modules
+        for lane in list(self._lanes.values()):
+            lane.latest = -inf if forks_silently else plan + lane.timeout + _PATIENCE
+            lane.earliest = plan
+
+    def _expire_odd(self, now: float) -> float:
+        """Let the heap's due entries expire; when the next of them is due."""
+        while True:
+            with self._lock:
+                if not self._heap:
+                    return inf
+                deadline, _, entry = self._heap[0]
+                if deadline > now and entry in self._odd:
+                    return deadline
+                heapq.heappop(self._heap)
+            if deadline <= now and self._odd.pop(entry, False):
+                _expire(entry)
+
+    def after_fork(self) -> None:
+        """Only the thread that forked goes on here: the others' entries mean nothing."""
+        self._lock = native_lock()
+        self._wake = _sleeping()
+        self._pid = 0
+        self._plan = inf
+        self._forget_other_threads()
+
+    def _forget_other_threads(self) -> None:
+        for claims in (self._odd, *(lane.entries for lane in self._lanes.values())):
+            for entry in list(claims):
+                if not entry.survives_fork():
+                    del claims[entry]
+        for lane in self._lanes.values():
+            lane.earliest, lane.latest = inf, -inf
+
+
+def _expire(entry: "Entry | LoopEntry") -> None:
+    try:
+        entry.expire()
+    except Exception:  # one entry's failure must not cost the others their deadline
+        logger.exception("hostline could not end a request at its deadline.")
+
+
+def _sleeping() -> LockType:
+    """What a watchdog waits on; released to rouse it."""
+    wake = native_lock()
+    wake.acquire()
+    return wake
+
+
+class LoopEntry(Protocol):
+    """An entry of an asyncio loop: used in the loop's thread alone."""
+
+    deadline: float
+    #: The deadline with which it entered its lane, once that has been moved; else None.
+    filed: float | None
+    #: Where its claim is to be popped.
+    claims: "dict[LoopEntry, bool]"
+    #: Its own timer, where it fits no lane.
+    timer: asyncio.TimerHandle | None
+
+    def expire(self) -> None:
+        """The deadline has passed and the claim is won. May raise: it is logged."""
+
+
+class LoopLane:
+    """A lane of one asyncio loop, with one timer for all its entries."""
+
+    __slots__ = ("entries", "lanes", "timeout", "timer")
+
+    def __init__(self, lanes: "LoopLanes", timeout: float) -> None:
+        self.lanes = lanes
+        self.timeout = timeout
+        self.entries: dict[LoopEntry, bool] = {}
+        self.timer: asyncio.TimerHandle | None = None
+
+    def start_timer(self) -> None:
+        """To be called by whoever enters and finds ``timer`` None."""
+        self.timer = self.lanes.loop.call_later(self.timeout, self._fire)
+
+    def _fire(self) -> None:
+        now = monotonic()
+        while self.entries:
+            for entry in _first(self.entries, _BATCH):
+                if entry.filed is not None:
+                    if self.entries.pop(entry, False):
+                        self.lanes.at(entry, entry.deadline)
+                elif entry.deadline > now:
+                    delay = max(entry.deadline - now, _TICK)
+                    self.timer = self.lanes.loop.call_later(delay, self._fire)
+                    return
+                elif self.entries.pop(entry, False):  # another's expiry may have ended it
+                    _expire(entry)
+        self.timer = None
+
+
+class LoopLanes:
+    """The lanes of one asyncio loop, and the deadlines there that fit none."""
+
+    __slots__ = ("_lanes", "_odd", "loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._lanes: dict[float, LoopLane] = {}
+        self._odd: dict[LoopEntry, bool] = {}
+
+    def lane(self, timeout: float) -> LoopLane:
+        """The lane of this timeout."""
+        lane = self._lanes.get(timeout)
+        if lane is None:
+            lane = self._lanes[timeout] = LoopLane(self, timeout)
+        return lane
+
+    def at(self, entry: LoopEntry, deadline: float) -> None:
+        """Enter, or enter anew, one that fits no lane. ``inf``: it never expires."""
+        if entry.timer is not None:
+            entry.timer.cancel()
+        entry.timer = None
+        entry.deadline = deadline
+        entry.claims = self._odd
+        self._odd[entry] = True
+        if deadline < inf:
+            self._start_timer(entry)
+
+    def move(self, entry: LoopEntry, deadline: float) -> None:
+        """Give an entry that has not expired another deadline.
+
+        One that sits in a lane stays there while the new deadline is later than the one
+        it was filed with: the lane refiles it when it comes across it, and most have left
+        by then.
+        """
+        filed = entry.deadline if entry.filed is None else entry.filed
+        if entry.claims is self._odd or deadline < filed:
+            entry.claims.pop(entry, False)
+            self.at(entry, deadline)
+        else:
+            entry.deadline = deadline
+            entry.filed = filed
+
+    def _start_timer(self, entry: LoopEntry) -> None:
+        delay = max(entry.deadline - monotonic(), _TICK)
+        entry.timer = self.loop.call_later(delay, self._fire, entry)
+
+    def _fire(self, entry: LoopEntry) -> None:
+        entry.timer = None
+        if entry.deadline > monotonic():  # uvloop's clock has ticks of a millisecond
+            self._start_timer(entry)
+        elif self._odd.pop(entry, False):
+            _expire(entry)
+
+
+class _OfThisThread(threading.local):
+    lanes: LoopLanes | None = None
+
+
+_of_this_thread = _OfThisThread()
+
+
+def lanes_of(loop: asyncio.AbstractEventLoop) -> LoopLanes:
+    """The lanes of the loop that runs in this thread."""
+    lanes = _of_this_thread.lanes
+    if lanes is None or lanes.loop is not loop:
+        lanes = _of_this_thread.lanes = LoopLanes(loop)
+    return lanes
+
+
+watchdog = Watchdog()
+after_fork_in_child(watchdog.after_fork)

@@ -1,0 +1,138 @@
+"""How a request in a greenlet of gevent's is broken.
+
+All greenlets of a hub share one thread of the system's, so neither an exception set on
+the thread nor a signal knows which of them it hits, and the hub itself must never be hit.
+But one thread has its merits: what runs in the hub runs while no request does. The
+watchdog (a native thread) asks the hub, by the one call of its loop that other threads may
+make, to throw the exception into the request's greenlet. There the request is looked at
+exactly: it has come back, or it has not, and no shot is ever left pending.
+
+A greenlet that computes without waiting keeps the hub from running. If the hub has not
+answered after :data:`_STARVED_AFTER`, the thread's own stack tells whose greenlet is
+running; only if it is the very one that is due, the exception is set on the thread, by
+the protocol of ``_interrupts``.
+
+Imports: ``_interrupts`` and what that is made of. gevent is imported where it is in use.
+"""
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from time import monotonic
+from types import FrameType
+from typing import Any
+
+from hostline import _safepoints, _stacks
+from hostline._deadlines import watchdog
+from hostline._interrupts import DEFERRAL, GRACE, LONGEST_DEFERRAL, SHOTS, Breaker, ThreadRequest
+from hostline._native import native_get_ident
+from hostline._requests import logger
+from hostline.errors import RequestTimeoutException
+
+_STARVED_AFTER = 0.02
+
+
+def in_use() -> bool:
+    """Whether gevent has replaced the blocking calls of this process."""
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("socket"))
+
+
+class GreenletRequest(ThreadRequest):
+    """A request that is served by one greenlet from its start to its end.
+
+    ``thread_id`` is that of the hub's native thread.
+    """
+
+    def bind(self) -> None:
+        """Remember the greenlet that serves it. To be called in that greenlet."""
+        import gevent  # type: ignore[import-untyped]  # noqa: PLC0415 - only where it is in use
+
+        self._greenlet: Any = gevent.getcurrent()
+        self._hub: Any = gevent.get_hub()
+        self._spawn: Callable[..., object] = gevent.spawn
+        self.thread_id = native_get_ident()
+
+    def survives_fork(self) -> bool:
+        """Whether this is the request that forked."""
+        import gevent  # noqa: PLC0415 - as above
+
+        return gevent.getcurrent() is self._greenlet
+
+    def report(self, job: Callable[[], object]) -> None:
+        """In a greenlet: observers may use locks that are gevent's."""
+        self._hub.loop.run_callback_threadsafe(self._spawn, job)
+
+    def main_frame(self) -> FrameType | None:
+        """Where the greenlet stands that the server began with."""
+        frame: FrameType | None = self._hub.parent.gr_frame
+        return frame
+
+    def expire(self) -> None:
+        """Time it out. In the watchdog's thread, which has won the claim."""
+        self._hub.loop.run_callback_threadsafe(self._expire_in_hub)
+        watchdog.at(starved := _Starved(self), starved.deadline)
+
+    def _expire_in_hub(self) -> None:
+        frame = self._greenlet.gr_frame
+        if self.time_out(_stacks.of_thread(frame, self.outermost)):
+            self.report(self.tell_timeout)
+            if self.breaks:
+                self._fire(monotonic(), 0)
+
+    def _fire(self, since: float, shots: int) -> None:
+        """In the hub: throw as soon as that is safe; once more if it is swallowed."""
+        if self.came_back:
+            return
+        frame = self._greenlet.gr_frame
+        if shots == SHOTS:
+            self.tell_unstoppable(frame)
+        elif monotonic() - since < LONGEST_DEFERRAL and not _safepoints.may_break(frame, is_waiting=True):
+            self._later(DEFERRAL, partial(self._fire, since, shots))
+        else:
+            self.shot_at = True
+            self._later(GRACE, partial(self._fire, monotonic() + GRACE, shots + 1))
+            self._greenlet.throw(RequestTimeoutException)
+
+    def _later(self, delay: float, job: Callable[[], object]) -> None:
+        timer = self._hub.loop.timer(delay)
+        timer.start(job)
+
+    def is_running(self) -> bool:
+        """Whether this request's greenlet is what its thread is executing just now."""
+        frame = sys._current_frames().get(self.thread_id)
+        while frame is not None:
+            if frame.f_code is self.outermost and frame.f_locals.get("request") is self:
+                return True
+            frame = frame.f_back
+        return False
+
+
+class _Starved:
+    """Looks whether the hub has been able to answer. An entry of the watchdog's."""
+
+    def __init__(self, request: GreenletRequest) -> None:
+        self._request = request
+        self.deadline = monotonic() + _STARVED_AFTER
+
+    def survives_fork(self) -> bool:
+        """A child has a hub of its own."""
+        return False
+
+    def expire(self) -> None:
+        """Break the request if it is what starves the hub."""
+        request = self._request
+        if request.ended is not None or request.came_back:
+            return
+        trace = _stacks.of_thread(sys._current_frames().get(request.thread_id), request.outermost)
+        if request.is_running():
+            if request.time_out(trace):
+                request.report(request.tell_timeout)
+                if request.breaks:
+                    Breaker(request, still_there=request.is_running).expire()
+            return
+        logger.warning(
+            "source=hostline id=%s waits for gevent's hub, which this code keeps from running:\n%s",
+            request.id,
+            _stacks.render(trace),
+        )

@@ -1,0 +1,249 @@
+"""What is known of a request, which states it goes through, and who is told.
+
+The states are rack-timeout's. :data:`_MOVES` is the one table of legal moves and
+:meth:`RequestDetails.move_to` the one place that changes a state: ``expired``,
+``timed_out`` and ``completed`` are final, so that a request ends exactly once however
+many parties believe that they end it.
+
+Who may move a request is settled before, by the claim (see ``_deadlines``): whoever pops
+it from its lane. So no lock is needed here.
+
+Imports: ``_native``, ``_stacks``. Times are seconds; instants are :func:`time.monotonic`'s.
+"""
+
+import logging
+import os
+import re
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from math import inf
+from time import monotonic
+
+from hostline import _stacks
+from hostline._native import SimpleQueue, after_fork_in_child, native_lock, start_native_thread
+
+logger = logging.getLogger("hostline")
+
+
+class State(StrEnum):
+    """Where a request stands."""
+
+    READY = "ready"  #: about to be handed to the app
+    ACTIVE = "active"  #: still running, about once a second
+    COMPLETED = "completed"  #: answered in time
+    EXPIRED = "expired"  #: dropped: it had waited too long
+    TIMED_OUT = "timed_out"  #: aborted: it ran too long
+
+
+_READY, _COMPLETED = State.READY, State.COMPLETED
+_FINAL: frozenset[State] = frozenset()
+_MOVES: Mapping[State, frozenset[State]] = {
+    State.READY: frozenset({State.ACTIVE, State.COMPLETED, State.EXPIRED, State.TIMED_OUT}),
+    State.ACTIVE: frozenset({State.ACTIVE, State.COMPLETED, State.TIMED_OUT}),
+    State.COMPLETED: _FINAL,
+    State.EXPIRED: _FINAL,
+    State.TIMED_OUT: _FINAL,
+}
+
+# A client chooses X-Request-ID. It goes into logs, so nothing of it may end a line, start
+# a field or fill a disk.
+_ID_LENGTH = 128
+_NOT_IN_AN_ID = re.compile(r"[^!-~]+")
+
+
+def clean_request_id(text: str) -> str:
+    """A client's request id, fit for a log: printable ASCII without blanks, capped."""
+    return _NOT_IN_AN_ID.sub("", text[: 2 * _ID_LENGTH])[:_ID_LENGTH]
+
+
+class RequestDetails:
+    """One request, as observers, the app and a configurable answer may see it.
+
+    Found at ``environ["hostline.request"]`` and ``scope["hostline.request"]``. To be
+    read, from any thread; what changes it is hostline alone.
+    """
+
+    # Defaults live on the class, so that a request pays for what differs only.
+    method: str
+    #: The :func:`time.monotonic` instant at which hostline got it.
+    started: float
+    #: How long it waited in the queue; None where the proxy did not say.
+    wait: float | None = None
+    #: How long it may run, or, once expired, how long it could wait; None: unlimited.
+    timeout: float | None = None
+    #: The :func:`time.monotonic` instant at which it is aborted; infinity: never.
+    deadline: float = inf
+    state: State = State.READY
+    #: Whether this timeout asked the process to end (``term_on_timeout``).
+    term: bool = False
+    ended: float | None = None
+    trace: _stacks.Trace | None = None
+    _id: str | None = None
+
+    @property
+    def path(self) -> str:
+        """The whole path, decoded, without the query."""
+        raise NotImplementedError
+
+    @property
+    def id(self) -> str:
+        """``X-Request-ID``, made fit for a log; else a random one, made when first read."""
+        if self._id is None:
+            self._id = clean_request_id(self._raw_id()) or uuid.uuid4().hex
+        return self._id
+
+    @property
+    def stack(self) -> str | None:
+        """What the code was doing when its time was up, outermost frame first."""
+        return None if self.trace is None else _stacks.render(self.trace)
+
+    @property
+    def service(self) -> float:
+        """How long the request has run, or ran."""
+        return (monotonic() if self.ended is None else self.ended) - self.started
+
+    def move_to(self, state: State) -> bool:
+        """Enter a state; False, and nothing done, where that would not be legal."""
+        moves = _MOVES[self.state]
+        if state not in moves:
+            return False
+        self.state = state
+        if not _MOVES[state]:
+            self.ended = monotonic()
+        return True
+
+    def _raw_id(self) -> str:
+        """The header as it came, or ``""``; each protocol finds it in its own place."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.method} {self.path!r} {self.state}>"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestEvent:
+    """What an observer is told: a state, and the request as it was at that moment.
+
+    Durations are seconds. ``service`` is None for a request that never ran.
+    """
+
+    state: State
+    id: str
+    method: str
+    path: str
+    wait: float | None
+    service: float | None
+    timeout: float | None
+    term: bool
+    stack: str | None
+
+    @classmethod
+    def of(cls, request: RequestDetails, state: State) -> "RequestEvent":
+        """The event of ``request`` entering ``state``."""
+        ran = state not in (State.READY, State.EXPIRED)
+        return cls(
+            state=state,
+            id=request.id,
+            method=request.method,
+            path=request.path,
+            wait=request.wait,
+            service=request.service if ran else None,
+            timeout=request.timeout,
+            term=request.term,
+            stack=request.stack,
+        )
+
+
+Observer = Callable[[RequestEvent], object]
+_OBSERVER_FAILED = "An observer of hostline failed and was skipped: %r"
+
+
+class Observers:
+    """Hands events to observers, each isolated from the request and from the others.
+
+    An observer may have a method ``wants(state) -> bool``; one that answers False is not
+    called, and where nobody wants a state, no event is made.
+    """
+
+    def __init__(self, observers: Iterable[Observer]) -> None:
+        self._observers = tuple((o, getattr(o, "wants", None)) for o in observers)
+        #: Whether anybody wants to hear just now of how a request goes in the normal way.
+        self.are_attentive: Callable[[], bool] = self._are_attentive
+        if len(self._observers) == 1:  # the log alone, as a rule: spare each request the loop
+            self.are_attentive = getattr(self._observers[0][0], "is_attentive", self._are_attentive)
+
+    def __bool__(self) -> bool:
+        return bool(self._observers)
+
+    def _are_attentive(self) -> bool:
+        return any(self._wants(*each, _READY) or self._wants(*each, _COMPLETED) for each in self._observers)
+
+    def tell(self, request: RequestDetails, state: State) -> None:
+        """Call each observer that wants the state, holding no lock; never raises."""
+        event = None
+        for observer, wants in self._observers:
+            if self._wants(observer, wants, state):
+                try:
+                    event = event or RequestEvent.of(request, state)
+                    observer(event)
+                except Exception:
+                    logger.exception(_OBSERVER_FAILED, observer)
+
+    def _wants(self, observer: Observer, wants: Callable[[State], bool] | None, state: State) -> bool:
+        try:
+            return wants is None or wants(state)
+        except Exception:
+            logger.exception(_OBSERVER_FAILED, observer)
+            return False
+
+
+class Reporter:
+    """The one thread that tells observers what the watchdog has found.
+
+    So that formatting a stack, or an observer that writes to a slow disk, delays no
+    other request's deadline. Started when first needed. ``submit`` may be called from any
+    thread; jobs are done in order.
+    """
+
+    def __init__(self) -> None:
+        self._jobs: SimpleQueue[Callable[[], object]] = SimpleQueue()
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """What the parent had to report is the parent's to report."""
+        self._pid = 0
+        self._start_lock = native_lock()
+
+    def submit(self, job: Callable[[], object]) -> None:
+        """Have ``job`` done soon, in the reporter's thread."""
+        if self._pid != os.getpid():
+            self._start()
+        self._jobs.put(job)
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until all that was submitted before is done; False: not within the timeout."""
+        done = native_lock()
+        done.acquire()
+        self.submit(done.release)
+        return done.acquire(timeout=timeout)
+
+    def _start(self) -> None:
+        with self._start_lock:
+            if self._pid != os.getpid():
+                self._pid = os.getpid()
+                self._jobs = SimpleQueue()
+                start_native_thread(self._run, (self._jobs,))
+
+    def _run(self, jobs: "SimpleQueue[Callable[[], object]]") -> None:
+        while True:
+            job = jobs.get()
+            try:
+                job()
+            except Exception:
+                logger.exception("hostline could not report a request.")
+
+
+reporter = Reporter()
+after_fork_in_child(reporter.after_fork)

@@ -1,0 +1,61 @@
+"""What a request was doing: the stack of a thread, the chain of awaits of a coroutine.
+
+Taken quickly, as bare numbers and names, at the moment of the abort; made into text,
+with source lines read from disk, when somebody asks for it.
+
+Imports nothing of hostline.
+"""
+
+import traceback
+from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
+
+Trace = list[tuple[str, int, str]]
+"""File name, line number and function of each frame, outermost first."""
+
+# A recursion at its limit would make a megabyte of log.
+_DEEPEST = 60
+
+
+def of_thread(frame: FrameType | None, outermost: CodeType | None = None) -> Trace:
+    """The stack below (and without) the innermost frame that runs ``outermost``."""
+    trace: Trace = []
+    while frame is not None and frame.f_code is not outermost:
+        trace.append(_position(frame))
+        frame = frame.f_back
+    return trace[_DEEPEST - 1 :: -1] if len(trace) > _DEEPEST else trace[::-1]
+
+
+def of_coroutine(awaitable: object, outermost: CodeType | None = None) -> Trace:
+    """The chain of awaits from a suspended coroutine inwards, behind ``outermost``."""
+    trace: Trace = []
+    while awaitable is not None:
+        frame, awaitable = _suspended(awaitable)
+        if frame is None:
+            break
+        if frame.f_code is outermost:
+            trace.clear()
+        else:
+            trace.append(_position(frame))
+    return trace[-_DEEPEST:]
+
+
+def render(trace: Trace) -> str:
+    """A traceback's text, with source lines where the source is there."""
+    summary = traceback.StackSummary.from_list([(*frame, None) for frame in trace])
+    return "".join(summary.format()).rstrip("\n")
+
+
+def _position(frame: FrameType) -> tuple[str, int, str]:
+    code = frame.f_code
+    # f_lineno is None between the lines of a frame that is just being set up.
+    return code.co_filename, frame.f_lineno or code.co_firstlineno, code.co_name
+
+
+def _suspended(awaitable: object) -> tuple[FrameType | None, object]:
+    if isinstance(awaitable, CoroutineType):
+        return awaitable.cr_frame, awaitable.cr_await
+    if isinstance(awaitable, GeneratorType):
+        return awaitable.gi_frame, awaitable.gi_yieldfrom
+    if isinstance(awaitable, AsyncGeneratorType):
+        return awaitable.ag_frame, awaitable.ag_await
+    return None, None

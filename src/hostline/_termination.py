@@ -1,0 +1,163 @@
+"""Ask the own process to end, gracefully and once, when too many requests have timed out.
+
+rack-timeout's ``term_on_timeout``. A process whose code times out again and again is
+often beyond help (a leak, a dead pool), and its server replaces it, if it is the kind of
+server that does. Which one it is, is told by what is really there: by the frames at the
+bottom of the main thread's stack, not by variables that say what somebody intended.
+
+======================  ==========  ==================================================
+server                  signal      why
+======================  ==========  ==================================================
+gunicorn's workers      SIGTERM     finishes what is in flight; the arbiter replaces it
+uvicorn ``--workers``   SIGTERM     the same
+mod_wsgi's daemons      SIGTERM     the same
+uWSGI with a master     SIGHUP      SIGTERM would cut what is in flight
+granian                 SIGTERM     only with ``--respawn-failed-workers``; else it ends
+anything else           none        nobody would replace it
+======================  ==========  ==================================================
+
+Imports: ``_deadlines``, ``_native``, ``_requests`` for the log.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic
+from types import FrameType
+from typing import NamedTuple
+
+from hostline._deadlines import watchdog
+from hostline._native import after_fork_in_child, native_lock
+from hostline._requests import logger
+
+#: How long the process may take to end before it is killed, if something in it cannot be stopped.
+KILL_AFTER = 30.0
+
+
+class Server(NamedTuple):
+    """What serves this process's requests, and the signal by which it replaces a worker."""
+
+    name: str
+    signum: signal.Signals | None
+    remedy: str = ""
+
+
+def server(main_frame: FrameType | None) -> Server:
+    """The server at hand, by what its main thread is in, innermost frame first."""
+    uwsgi = sys.modules.get("uwsgi")
+    if uwsgi is not None:
+        if uwsgi.masterpid():
+            return Server("uWSGI", signal.SIGHUP)
+        return Server("uWSGI", None, "Give it a master process: --master.")
+    if "mod_wsgi" in sys.modules:
+        return Server("mod_wsgi", signal.SIGTERM)
+    for module in _modules(main_frame):
+        if module == "gunicorn.arbiter":
+            return Server("gunicorn", signal.SIGTERM)
+        if module == "uvicorn._subprocess":
+            return Server("uvicorn", signal.SIGTERM)
+        if module.startswith("granian."):
+            if _granian_respawns():
+                return Server("granian", signal.SIGTERM)
+            return Server("granian", None, "Give it --respawn-failed-workers.")
+    return Server("this server", None, "Run several workers under gunicorn, uWSGI or uvicorn --workers.")
+
+
+def _modules(frame: FrameType | None) -> Iterator[str]:
+    while frame is not None:
+        yield str(frame.f_globals.get("__name__"))
+        frame = frame.f_back
+
+
+def _granian_respawns() -> bool:
+    option = os.environ.get("GRANIAN_RESPAWN_FAILED_WORKERS", "")
+    if option.lower() in {"1", "true", "yes", "on"}:
+        return True
+    try:
+        command = Path(f"/proc/{os.getppid()}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return b"--respawn-failed-workers" in command.split(b"\0")
+
+
+class Terminator:
+    """Counts this process's timeouts. ``count`` may be called from any thread."""
+
+    def __init__(self) -> None:
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """A child has timed out nothing yet."""
+        self._lock = native_lock()
+        self._timeouts = 0
+        self._unstoppable = 0
+        self._asked = False
+
+    def count(self, limit: int) -> bool:
+        """Count one; whether it is the one at which the process is to be asked to end."""
+        return self._add(1, limit)
+
+    def count_unstoppable(self, limit: int) -> bool:
+        """One of those counted has turned out to go on for ever: it counts double."""
+        self._unstoppable += 1
+        return self._add(1, limit)
+
+    def _add(self, timeouts: int, limit: int) -> bool:
+        with self._lock:
+            self._timeouts += timeouts
+            due = bool(limit) and self._timeouts >= limit and not self._asked
+            self._asked = self._asked or due
+            return due
+
+    def ask(self, main_frame: FrameType | None) -> None:
+        """Send the signal, if there is one that leads to a new worker; say so either way."""
+        found = server(main_frame)
+        if found.signum is None:
+            logger.error(
+                "hostline would end this process after %d timeouts, but %s would not replace it.",
+                self._timeouts,
+                found.name,
+            )
+            return
+        logger.error(
+            "hostline asks this process (%d) to end, by %s, after %d timeouts: %s will replace it.",
+            os.getpid(),
+            found.signum.name,
+            self._timeouts,
+            found.name,
+        )
+        os.kill(os.getpid(), found.signum)
+        _Kill(self).plan()
+
+    @property
+    def has_unstoppable(self) -> bool:
+        """Whether some code has not taken notice of its abort."""
+        return self._unstoppable > 0
+
+
+class _Kill:
+    """The end of a process that did not end when it was asked to. An entry of the watchdog's."""
+
+    def __init__(self, terminator: Terminator) -> None:
+        self._terminator = terminator
+        self.deadline = monotonic() + KILL_AFTER
+
+    def plan(self) -> None:
+        watchdog.at(self, self.deadline)
+
+    def survives_fork(self) -> bool:
+        """A child was not asked."""
+        return False
+
+    def expire(self) -> None:
+        if self._terminator.has_unstoppable:
+            logger.critical(
+                "This process (%d) has not ended for %.0f s; it is killed.", os.getpid(), KILL_AFTER
+            )
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+terminator = Terminator()
+after_fork_in_child(terminator.after_fork)

@@ -1,0 +1,82 @@
+"""Wake a thread that sits in a C call, so that it sees the exception that is pending for it.
+
+An asynchronous exception is raised between bytecodes; a thread that waits in C for a peer
+or for another thread does not get there. What it waits for is told by its innermost frame:
+the instruction that it stands at is a call, and what is called on what can be read off
+the instructions before. Only what is really being waited for is touched:
+
+- a socket is shut down (never closed: closing wakes nobody and frees its number for
+  somebody else), which ends the connection, as the end of the request would;
+- a ``Condition`` (and so an ``Event``, ``Queue``, ``Future``) is left through the waiter's
+  own lock, which wakes this one waiter and no other;
+- a SQLite statement is interrupted.
+
+A child process that is waited for is left alone: it is not ours to end. A bare lock, a
+``SimpleQueue`` and ``time.sleep`` have nothing that could be woken.
+
+The exception must be pending before. Imports: ``_calls``.
+"""
+
+import socket
+import sqlite3
+import ssl
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+from hostline._calls import call_at, receiver_of
+
+_CONDITION_WAIT = threading.Condition.wait.__code__
+
+
+def unblock(frame: FrameType) -> bool:
+    """Wake what this innermost frame waits for; False where nothing could be done."""
+    if frame.f_code is _CONDITION_WAIT:
+        return _leave_condition(frame)
+    receiver = waited_on(frame)
+    if isinstance(receiver, ssl.SSLSocket):
+        # SSLSocket.shutdown would forget the TLS layer under the reader's feet.
+        return _shut_down(receiver, socket.socket.shutdown)
+    if isinstance(receiver, socket.socket):
+        return _shut_down(receiver, type(receiver).shutdown)
+    return interrupt_sqlite(frame)
+
+
+def interrupt_sqlite(frame: FrameType) -> bool:
+    """End the SQLite statement that this innermost frame is executing, if it is."""
+    receiver = waited_on(frame)
+    if isinstance(receiver, sqlite3.Cursor):
+        receiver = receiver.connection
+    if isinstance(receiver, sqlite3.Connection):
+        receiver.interrupt()
+        return True
+    return False
+
+
+def waited_on(frame: FrameType) -> object:
+    """The object whose method this frame is calling just now; None where that is not plain."""
+    call = call_at(frame)
+    if call is None:
+        return None
+    receiver: object = receiver_of(call, frame)
+    if type(receiver).__module__ == "_ssl":
+        return frame.f_locals.get("self")  # ssl.py calls its C object on behalf of the socket
+    return receiver
+
+
+def _leave_condition(frame: FrameType) -> bool:
+    # The waiter's lock is its own; releasing it is what notify does. wait() then takes the
+    # condition's lock again and leaves the queue of waiters, on any exception.
+    waiter = frame.f_locals.get("waiter")
+    if waiter is None or not waiter.locked():
+        return False
+    waiter.release()
+    return True
+
+
+def _shut_down(connection: socket.socket, shutdown: Callable[[socket.socket, int], object]) -> bool:
+    try:
+        shutdown(connection, socket.SHUT_RDWR)
+    except OSError:
+        return False  # not connected any more, or not yet
+    return True

@@ -1,0 +1,290 @@
+"""The request timeout as a WSGI middleware (PEP 3333).
+
+The app runs in the thread that calls the middleware, inside one ``try`` from which it
+comes back in one of three ways: in time, having popped its own claim; by an error of its
+own; or too late, the watchdog having popped the claim. ``_interrupts`` tells why no
+exception of ours outlives that ``try``.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from math import inf
+from threading import get_ident
+from time import monotonic
+from typing import Unpack
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+from hostline import _budget, _greenlets, _responses, _wsgi_bodies, observers
+from hostline._deadlines import Claims, Lane, watchdog
+from hostline._greenlets import GreenletRequest
+from hostline._interrupts import ThreadRequest, main_thread, obstacle
+from hostline._requests import State, logger
+from hostline._targets import PathPrefixes
+from hostline._wsgi_exchange import media_type, send, target
+from hostline.errors import RequestExpiryError, RequestTimeoutError, RequestTimeoutException
+from hostline.settings import RequestTimeoutOptions, RequestTimeoutSettings
+
+_NONE: Claims = {}
+_READY, _COMPLETED = State.READY, State.COMPLETED
+# Threads are met once each; their identities recur, but a server that makes one for each
+# connection may show thousands.
+_MOST_THREADS_MET = 1_000
+
+
+class WsgiRequest(ThreadRequest):
+    """A request between its server and its app, as ``environ["hostline.request"]``."""
+
+    is_stream = False
+
+    def __init__(self, environ: WSGIEnvironment, guard: "RequestTimeoutMiddleware") -> None:
+        self.started = monotonic()
+        self.thread_id = get_ident()
+        self.breaks = guard.breaks
+        self.observers = guard.observers
+        self.term_limit = guard.settings.term_on_timeout
+        # The values, not the environ: that holds this object, and a circle would leave
+        # every request to the garbage collector.
+        self.method = environ["REQUEST_METHOD"]
+        self._script: str = environ.get("SCRIPT_NAME", "")
+        self._below: str = environ.get("PATH_INFO", "")
+        self._given_id: str = environ.get("HTTP_X_REQUEST_ID", "")
+
+    @property
+    def path(self) -> str:
+        """The whole path, decoded. PEP 3333 hands it on one character an octet."""
+        return (self._script + self._below).encode("latin-1", "replace").decode(errors="replace")
+
+    def _raw_id(self) -> str:
+        return self._given_id
+
+    def complete(self) -> None:
+        """End well, unless it has ended already."""
+        if self.move_to(_COMPLETED):
+            self.observers.tell(self, _COMPLETED)
+
+
+class GreenletWsgiRequest(GreenletRequest, WsgiRequest):
+    """The same under gevent."""
+
+    def __init__(self, environ: WSGIEnvironment, guard: "RequestTimeoutMiddleware") -> None:
+        super().__init__(environ, guard)
+        self.bind()
+
+
+class RequestTimeoutMiddleware:
+    """Drops the requests that waited too long and aborts those that run too long.
+
+    ``app`` is the application to guard; the options are the fields of
+    :class:`hostline.RequestTimeoutSettings`, durations in seconds. One that is not given
+    comes from its environment variable, else has its default. Raises
+    :class:`hostline.SettingsError` for what is not allowed.
+
+    May be called from any thread. The request runs in the thread that calls, and there
+    :class:`hostline.RequestTimeoutException` is raised at the deadline. With
+    ``mode="raise"`` a call raises :class:`hostline.RequestTimeoutError` or
+    :class:`hostline.RequestExpiryError`; else it answers 504 or 503. A response that has
+    begun to be sent is cut by :class:`hostline.RequestTimeoutError` in any mode but
+    ``"report"``.
+    """
+
+    def __init__(self, app: WSGIApplication, **options: Unpack[RequestTimeoutOptions]) -> None:
+        settings = RequestTimeoutSettings.load(options)
+        self.app = app
+        self.settings = settings
+        self.observers = observers.named(settings.observers)
+        #: Whether this process can, and is to, break what runs too long.
+        self.breaks = settings.mode != "report"
+        self._exempt = PathPrefixes(settings.exempt_paths)
+        self._threads_met: set[int] = set()
+        self._request: type[WsgiRequest] = WsgiRequest
+        self._is_attended = self.observers.are_attentive
+        # None sends every request the long way, through _judge.
+        self._lane: Lane | None = None
+        if settings.service_timeout and not settings.exempt_paths and not settings.timeout_for:
+            self._lane = watchdog.lane(settings.service_timeout)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request."""
+        # Every request's path, so one function: a call costs as much as all that it does.
+        if get_ident() not in self._threads_met:
+            self._meet_thread()
+        request = environ["hostline.request"] = self._request(environ, self)
+        lane = self._lane
+        if lane is None or "HTTP_X_REQUEST_START" in environ:
+            lane = None
+            serve_instead = self._judge(environ, request)
+            if serve_instead is not None:
+                return serve_instead(environ, start_response)
+        is_attended = self._is_attended()
+        if is_attended:
+            self.observers.tell(request, _READY)
+        result: Iterable[bytes] = ()
+        claims = _NONE
+        try:
+            if lane is not None:
+                request.timeout = lane.timeout
+                request.deadline = deadline = request.started + lane.timeout
+                claims = lane.entries
+                claims[request] = True
+                if not lane.earliest <= deadline <= lane.latest:
+                    watchdog.rouse()
+            else:
+                claims = watchdog.at(request, request.deadline)
+            result = self.app(environ, start_response)
+            if result.__class__ is not list:
+                result = self._begun(request, result, environ)
+            if claims.pop(request, False):
+                if not request.is_stream:
+                    request.move_to(_COMPLETED)
+                    if is_attended:
+                        self.observers.tell(request, _COMPLETED)
+                return result
+            if not request.breaks:
+                request.leave()
+                return result
+            raise RequestTimeoutException  # noqa: TRY301 - the watchdog was first; this is where all ends meet
+        except BaseException as error:
+            request.came_back = True  # first of all: see _interrupts, point 2
+            try:
+                answer = self._answer(request, claims, result, error, environ, start_response)
+            except RequestTimeoutException:
+                if not request.shot_at:
+                    raise  # that of a guard further out
+                answer = self._answer(request, claims, result, error, environ, start_response)
+            if answer is None:
+                raise
+            return answer
+
+    def _meet_thread(self) -> None:
+        """What there is to do once for each thread, in that thread."""
+        if len(self._threads_met) >= _MOST_THREADS_MET:
+            self._threads_met.clear()
+        self._threads_met.add(get_ident())
+        if _greenlets.in_use():
+            self._request = GreenletWsgiRequest
+            return
+        if not self.breaks:
+            return
+        reason = obstacle()
+        if reason is not None:
+            self.breaks = False
+            logger.warning("hostline reports requests that run too long, but aborts none: %s.", reason)
+        elif get_ident() == threading.main_thread().ident:
+            main_thread.prepare(self.settings.signal)
+
+    def _judge(self, environ: WSGIEnvironment, request: WsgiRequest) -> WSGIApplication | None:
+        """Set how long the request may run; or what is to serve it instead."""
+        settings = self.settings
+        if settings.exempt_paths and self._exempt.match(target(environ).path):
+            return self.app
+        wait = None
+        if settings.wait_timeout is not None:
+            wait = _budget.read_wait(environ.get("HTTP_X_REQUEST_START", ""), time.time())
+        verdict = _budget.decide(
+            settings,
+            wait=wait,
+            has_body=_budget.announces_body(
+                environ.get("CONTENT_LENGTH"), environ.get("HTTP_TRANSFER_ENCODING")
+            ),
+            service_timeout=_budget.service_timeout(settings, environ),
+        )
+        request.wait, request.timeout = verdict.wait, verdict.timeout
+        if isinstance(verdict, _budget.Expired):
+            request.move_to(State.EXPIRED)
+            self.observers.tell(request, State.EXPIRED)
+            return self.app if settings.mode == "report" else self._refuse
+        request.deadline = inf if verdict.timeout is None else request.started + verdict.timeout
+        return None
+
+    def _refuse(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer for a request that has expired."""
+        request: WsgiRequest = environ["hostline.request"]
+        if self.settings.mode == "raise":
+            raise RequestExpiryError(wait=request.wait, timeout=request.timeout)
+        response = _responses.expired(media_type(environ, _responses.TIMEOUT_PAGES))
+        return send(response, environ, start_response)
+
+    def _begun(
+        self, request: WsgiRequest, result: Iterable[bytes], environ: WSGIEnvironment
+    ) -> Iterable[bytes]:
+        """The response with its first chunk made."""
+        if _wsgi_bodies.is_whole(result, environ):
+            return result
+        if self.settings.stream_timeout is None:
+            return _wsgi_bodies.Body(result)
+        lane = watchdog.lane(self.settings.stream_timeout)
+
+        def guarded(make: Callable[[], bytes]) -> bytes:
+            return self._next_chunk(request, lane, make)
+
+        body = _wsgi_bodies.TimedBody(result, guarded, request.complete)
+        request.is_stream = True
+        return body
+
+    def _next_chunk(self, request: WsgiRequest, lane: Lane, make: Callable[[], bytes]) -> bytes:
+        """One more chunk of a stream: the same ``try`` as for the call, and the head is out."""
+        request.came_back = False
+        request.thread_id = get_ident()
+        request.deadline = deadline = monotonic() + lane.timeout
+        claims = lane.entries
+        try:
+            claims[request] = True
+            if not lane.earliest <= deadline <= lane.latest:
+                watchdog.rouse()
+            chunk = make()
+            if claims.pop(request, False):
+                return chunk
+            if not request.breaks:
+                request.leave()
+                return chunk
+            raise RequestTimeoutException  # noqa: TRY301 - as in __call__
+        except BaseException as error:
+            request.came_back = True
+            try:
+                timeout_error = self._given_up(request, claims, error)
+            except RequestTimeoutException:
+                if not request.shot_at:
+                    raise
+                timeout_error = self._given_up(request, claims, error)
+            if timeout_error is None:
+                raise
+            raise timeout_error from error
+
+    def _given_up(
+        self, request: WsgiRequest, claims: Claims, error: BaseException
+    ) -> RequestTimeoutError | None:
+        """What an exception out of the app means: None, that it is the app's own."""
+        if not request.shot_at and claims.pop(request, False):
+            return None
+        request.leave()
+        if not request.breaks or not isinstance(error, (Exception, RequestTimeoutException)):
+            return None
+        return RequestTimeoutError(service=request.service, timeout=request.timeout)
+
+    def _answer(
+        self,
+        request: WsgiRequest,
+        claims: Claims,
+        result: Iterable[bytes],
+        error: BaseException,
+        environ: WSGIEnvironment,
+        start_response: StartResponse,
+    ) -> Iterable[bytes] | None:
+        """Answer for a call that ended by an exception; None: let that exception pass."""
+        timeout_error = self._given_up(request, claims, error)
+        _wsgi_bodies.close(result)
+        if timeout_error is None:
+            request.complete()
+            return None
+        if self.settings.mode == "raise":
+            raise timeout_error from error
+        # With exc_info the server replaces a head that is not out yet, and raises the error
+        # where one is: then the response is cut, and the client can tell.
+        timeout_error.__cause__ = error
+        offered = media_type(environ, _responses.TIMEOUT_PAGES)
+        response = _responses.timed_out(self.settings, request, offered)
+        return send(response, environ, start_response, timeout_error)
+
+
+WsgiRequest.outermost = RequestTimeoutMiddleware.__call__.__code__

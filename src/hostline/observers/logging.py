@@ -1,0 +1,75 @@
+"""The log: rack-timeout's line on logger ``hostline``, on by default.
+
+``ready`` and ``completed`` are INFO, ``active`` is DEBUG, ``expired`` and ``timed_out``
+are ERROR. The line's values are there as attributes of the record too (``extra``), for
+JSON loggers: ``request_id``, ``method``, ``path``, ``wait``, ``timeout``, ``service``,
+``state``, ``stack``; durations in seconds there, in milliseconds in the line.
+
+Nothing that a client sends can forge a line: the id is reduced to printable ASCII
+without blanks, and the path is in the attributes alone.
+"""
+
+import logging
+from collections.abc import Mapping
+from functools import partial
+
+from hostline._requests import RequestEvent, State
+
+logger = logging.getLogger("hostline")
+
+LEVELS: Mapping[State, int] = {
+    State.READY: logging.INFO,
+    State.ACTIVE: logging.DEBUG,
+    State.COMPLETED: logging.INFO,
+    State.EXPIRED: logging.ERROR,
+    State.TIMED_OUT: logging.ERROR,
+}
+
+
+class LogObserver:
+    """Writes one line for each event whose level is enabled."""
+
+    def __init__(self) -> None:
+        #: Whether INFO is enabled: what a request asks before it makes any event.
+        self.is_attentive = partial(logger.isEnabledFor, logging.INFO)
+
+    def wants(self, state: State) -> bool:
+        """Whether a line at this state's level would be written."""
+        return logger.isEnabledFor(LEVELS[state])
+
+    def __call__(self, event: RequestEvent) -> None:
+        """Write the line."""
+        line = format_line(event)
+        if event.stack:
+            line = f"{line}\n{event.stack}"
+        # The text is passed as an argument: a "%" in an id is no directive.
+        logger.log(LEVELS[event.state], "%s", line, extra=extra_fields(event))
+
+
+def format_line(event: RequestEvent) -> str:
+    """``source=hostline id=... wait=369ms timeout=10000ms service=15ms state=completed``."""
+    parts = ["source=hostline", f"id={event.id}"]
+    for name, seconds in (("wait", event.wait), ("timeout", event.timeout), ("service", event.service)):
+        if seconds is not None:
+            parts.append(f"{name}={seconds * 1000:.0f}ms")
+    parts.append(f"state={event.state}")
+    if event.term:
+        parts.append("term=true")
+    return " ".join(parts)
+
+
+def extra_fields(event: RequestEvent) -> dict[str, object]:
+    """The attributes of the log record."""
+    return {
+        "request_id": event.id,
+        "method": event.method,
+        "path": event.path,
+        "wait": event.wait,
+        "timeout": event.timeout,
+        "service": event.service,
+        "state": str(event.state),
+        "stack": event.stack,
+    }
+
+
+log = LogObserver()

@@ -1,0 +1,285 @@
+"""How long a request may run: the rules, the vectors through the rules and through both guards."""
+
+import asyncio
+import json
+from datetime import timedelta
+from math import inf
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hostline import RequestTimeoutSettings, SettingsError, _asgi_timeout, _budget, _wsgi_timeout
+from hostline._budget import Expired, Run
+from hostline._requests import State
+from hypothesis import given
+from hypothesis import strategies as st
+from timeouts import Client, environ, hello, hello_asgi, scope, serve
+
+NOW = 1_700_000_000.0
+VECTORS = [
+    json.loads(line) for line in (Path(__file__).parent / "vectors" / "budget.jsonl").read_text().splitlines()
+]
+
+
+@pytest.fixture(params=VECTORS, ids=lambda vector: vector["id"])
+def vector(request):
+    return request.param
+
+
+def _about(number):
+    return None if number is None else pytest.approx(number, abs=1e-6)
+
+
+def test_vector_by_the_rules(vector):
+    settings = RequestTimeoutSettings.load(vector["settings"], {})
+    headers, expected = vector["headers"], vector["hostline"]
+    wait = None
+    if settings.wait_timeout is not None:
+        wait = _budget.read_wait(headers.get("x-request-start", ""), vector["now"])
+    has_body = _budget.announces_body(headers.get("content-length"), headers.get("transfer-encoding"))
+    verdict = _budget.decide(
+        settings,
+        wait=wait,
+        has_body=has_body,
+        service_timeout=_budget.service_timeout(settings, None),
+    )
+    assert type(verdict) is {"run": Run, "expired": Expired}[expected["outcome"]]
+    assert verdict.wait == _about(expected["wait"])
+    assert verdict.timeout == _about(expected["timeout"])
+
+
+def _check(request, status, expected):
+    if expected["outcome"] == "expired":
+        assert (request.state, status) == (State.EXPIRED, 503)
+    else:
+        assert (request.state, status) == (State.COMPLETED, 200)
+    assert request.wait == _about(expected["wait"])
+    assert request.timeout == _about(expected["timeout"])
+
+
+# A budget of a microsecond has run out before the app has returned.
+_TOO_SHORT = {"wait-27-tiny-left"}
+
+
+def test_vector_through_wsgi(vector, monkeypatch):
+    monkeypatch.setattr(_wsgi_timeout, "time", SimpleNamespace(time=lambda: vector["now"]))
+    names = {"content-length": "CONTENT_LENGTH"}
+    headers = {
+        names.get(name, "HTTP_" + name.upper().replace("-", "_")): value
+        for name, value in vector["headers"].items()
+    }
+    env = environ(**headers)
+    mode = {"mode": "report"} if vector["id"] in _TOO_SHORT else {}
+    guard = _wsgi_timeout.RequestTimeoutMiddleware(hello, observers=(), **vector["settings"], **mode)
+    served = serve(guard, env, validate=False)  # the validator refuses what some clients send
+    if mode:
+        assert env["hostline.request"].timeout == _about(vector["hostline"]["timeout"])
+    else:
+        _check(env["hostline.request"], served.status, vector["hostline"])
+
+
+def test_vector_through_asgi(vector, monkeypatch):
+    monkeypatch.setattr(_asgi_timeout, "time", SimpleNamespace(time=lambda: vector["now"]))
+    headers = [(name.encode(), value.encode("latin-1")) for name, value in vector["headers"].items()]
+    asked = scope(headers=headers)
+    mode = {"mode": "report"} if vector["id"] in _TOO_SHORT else {}
+    guard = _asgi_timeout.RequestTimeoutMiddleware(hello_asgi, observers=(), **vector["settings"], **mode)
+    client = asyncio.run(Client().ask(guard, asked))
+    if mode:
+        assert asked["hostline.request"].timeout == _about(vector["hostline"]["timeout"])
+    else:
+        _check(asked["hostline.request"], client.status, vector["hostline"])
+
+
+def test_asgi_two_stamps_say_nothing():
+    asked = scope(headers=[(b"x-request-start", b"1"), (b"x-request-start", b"2")])
+    asyncio.run(Client().ask(_asgi_timeout.RequestTimeoutMiddleware(hello_asgi, observers=()), asked))
+    assert asked["hostline.request"].wait is None
+
+
+@pytest.mark.parametrize(
+    ("text", "stamp"),
+    (
+        ("1700000000", NOW),
+        ("t=1700000000", NOW),
+        ("1700000000000", NOW),
+        ("1700000000000000", NOW),
+        ("1700000000000000000", NOW),
+        ("1700000000.000", NOW),
+        ("t=1700000000.5", NOW + 0.5),
+        ("0.5", 0.5),
+        ("1700000000.", None),
+        (".5", None),
+        ("170000000", None),
+        ("17000000000", None),
+        ("t=", None),
+        ("T=1700000000", None),
+        ("tt=1700000000", None),
+        ("-1700000000", None),
+        (" 1700000000", None),
+        ("1700000000\n", None),
+        ("1700000000,1700000000", None),
+        ("١٧٠٠٠٠٠٠٠٠", None),  # noqa: RUF001 - digits, but not a proxy's
+        ("nan", None),
+        ("inf", None),
+        ("1" * 21 + ".5", None),
+        ("1" * 10_000, None),
+    ),
+)
+def test_parse_request_start(text, stamp):
+    assert _budget.parse_request_start(text) == stamp
+
+
+@pytest.mark.parametrize(
+    ("stamp", "wait"),
+    (
+        (NOW, 0.0),
+        (NOW - 0.25, 0.25),
+        (NOW + 5, 0.0),
+        (NOW - 86_400, 86_400.0),
+        (NOW + 86_400, 0.0),
+        (NOW - 86_400.5, None),
+        (NOW + 86_400.5, None),
+    ),
+)
+def test_a_stamp_counts_within_a_day(stamp, wait):
+    assert _budget.read_wait(f"{stamp:.3f}", NOW) == wait
+
+
+@given(st.text(), st.floats(0, 4e9))
+def test_reading_a_header_is_total(text, now):
+    wait = _budget.read_wait(text, now)
+    assert wait is None or wait >= 0
+
+
+_STAMPS = st.from_regex(r"\A(t=)?[0-9]{1,20}(\.[0-9]{1,20})?\Z")
+
+
+@given(_STAMPS, st.floats(0, 4e9))
+def test_reading_a_stamp_is_total_and_a_wait_is_no_more_than_a_day(text, now):
+    wait = _budget.read_wait(text, now)
+    assert wait is None or 0 <= wait <= 86_400
+
+
+@given(st.one_of(st.none(), st.text()), st.one_of(st.none(), st.text()))
+def test_looking_for_a_body_is_total(content_length, transfer_encoding):
+    assert _budget.announces_body(content_length, transfer_encoding) in (True, False)
+
+
+@pytest.mark.parametrize(
+    ("content_length", "transfer_encoding", "expected"),
+    (
+        (None, None, False),
+        ("", "", False),
+        ("0", None, False),
+        ("000", None, False),
+        ("1", None, True),
+        (" 12 ", None, True),
+        ("+5", None, False),
+        ("-5", None, False),
+        ("5,5", None, False),
+        ("²", None, False),
+        ("٣", None, False),
+        (None, "chunked", True),
+        (None, "Chunked", True),
+        (None, "gzip, chunked ", True),
+        (None, "chunked, gzip", False),
+        ("0", "chunked", True),
+        ("5", "identity", True),
+    ),
+)
+def test_announces_body(content_length, transfer_encoding, expected):
+    assert _budget.announces_body(content_length, transfer_encoding) is expected
+
+
+def _settings(**options):
+    return RequestTimeoutSettings.load(options, {})
+
+
+@pytest.mark.parametrize(
+    ("answer", "timeout"),
+    ((..., 15.0), (3, 3.0), (0.5, 0.5), (timedelta(seconds=2), 2.0), (0, None), (None, None), (False, None)),
+)
+def test_timeout_for(answer, timeout):
+    assert _budget.service_timeout(_settings(timeout_for=lambda _: answer), None) == timeout
+
+
+def test_timeout_for_is_given_the_request():
+    asked = object()
+    assert _budget.service_timeout(_settings(timeout_for=lambda request: 7 if request is asked else 8), asked) == 7
+
+
+@pytest.mark.parametrize("answer", ("15", -1, inf, True, [], object()))
+def test_timeout_for_that_answers_nonsense(answer):
+    with pytest.raises(SettingsError, match="timeout_for"):
+        _budget.service_timeout(_settings(timeout_for=lambda _: answer), None)
+
+
+def test_without_timeout_for():
+    assert _budget.service_timeout(_settings(), None) == 15
+    assert _budget.service_timeout(_settings(service_timeout=0), None) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "wait", "has_body", "verdict"),
+    (
+        ({}, None, False, Run(None, 15)),
+        ({}, 0.0, False, Run(0.0, 15)),
+        ({}, 15.0, False, Run(15.0, 15)),
+        ({}, 20.0, False, Run(20.0, 10.0)),
+        ({}, 29.0, False, Run(29.0, 1.0)),
+        ({}, 30.0, False, Expired(30.0, 30)),
+        ({}, 30.0, True, Run(30.0, 15)),
+        ({}, 80.0, True, Run(80.0, 10.0)),
+        ({}, 90.0, True, Expired(90.0, 90)),
+        ({"wait_overtime": 0}, 30.0, True, Expired(30.0, 30)),
+        ({"wait_timeout": 0}, 100.0, False, Run(100.0, 15)),
+        ({"service_past_wait": True}, 29.0, False, Run(29.0, 15)),
+        ({"service_timeout": 0}, 29.0, False, Run(29.0, None)),
+    ),
+)
+def test_decide(options, wait, has_body, verdict):
+    settings = _settings(**options)
+    decided = _budget.decide(
+        settings, wait=wait, has_body=has_body, service_timeout=_budget.service_timeout(settings, None)
+    )
+    assert decided == verdict
+
+
+@given(
+    wait=st.one_of(st.none(), st.floats(0, 86_400)),
+    has_body=st.booleans(),
+    service=st.one_of(st.none(), st.floats(0.001, 1e6)),
+    limit=st.floats(0, 1e6),
+    past=st.booleans(),
+)
+def test_what_may_run_has_a_budget_that_is_positive_and_no_longer_than_its_service_timeout(
+    wait, has_body, service, limit, past
+):
+    settings = _settings(wait_timeout=limit, service_past_wait=past)
+    verdict = _budget.decide(settings, wait=wait, has_body=has_body, service_timeout=service)
+    if isinstance(verdict, Run):
+        assert verdict.timeout is None or 0 < verdict.timeout <= (inf if service is None else service)
+    else:
+        assert verdict.wait >= verdict.timeout > 0
+
+
+# Design, section 5: such a stamp is ignored, and logged once.
+
+
+def _warnings(caplog):
+    return [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_wsgi_logs_once_that_a_stamp_is_a_day_off(caplog):
+    guard = _wsgi_timeout.RequestTimeoutMiddleware(hello, observers=())
+    for stamp in ("1000000000", "1000000001.5", "9999999999"):
+        assert serve(guard, environ(HTTP_X_REQUEST_START=stamp)).status == 200
+    assert len(_warnings(caplog)) == 1
+
+
+def test_asgi_logs_once_that_a_stamp_is_a_day_off(caplog):
+    guard = _asgi_timeout.RequestTimeoutMiddleware(hello_asgi, observers=())
+    for stamp in (b"1000000000", b"1000000001.5", b"9999999999"):
+        assert asyncio.run(Client().ask(guard, scope(headers=[(b"x-request-start", stamp)]))).status == 200
+    assert len(_warnings(caplog)) == 1
