@@ -16,8 +16,9 @@ from wsgiref.validate import validator
 
 import pytest
 from hostline import RequestExpiryError, RequestTimeoutError, RequestTimeoutException, SettingsError
+from hostline._deadlines import watchdog
 from hostline._interrupts import main_thread
-from hostline._requests import State
+from hostline._requests import State, reporter
 from hostline.wsgi import CanonicalHostMiddleware, RequestTimeoutMiddleware, from_env
 from timeouts import (
     LONG,
@@ -191,8 +192,8 @@ def test_the_stack_is_the_slow_code_s(road, short, seen):
     assert "the_slow_part()" in stack
     assert "linger()" in stack
     assert stack.index("in app") < stack.index("in the_slow_part") < stack.index("in linger")
-    assert "_wsgi_timeout.py" not in stack, "our own frames are of no interest"
-    assert "test_the_stack_is" not in stack.replace("<locals>", ""), "nor are the server's"
+    assert "in __call__" not in stack, "our own frames are of no interest"
+    assert "in serve" not in stack, "nor are the server's"
 
 
 def test_head_gets_no_body(short):
@@ -255,7 +256,7 @@ def test_the_app_is_hit_once(road, short):
         except RequestTimeoutException:
             hits.append("first")
             try:
-                linger(0.4)
+                linger(0.15)
             except RequestTimeoutException:
                 hits.append("second")
             except AssertionError:
@@ -277,7 +278,7 @@ def test_an_app_that_fails_while_it_is_aborted(road, short, seen):
     served = road(lambda: serve(short(app, mode="raise")))
     assert type(served.error) is RequestTimeoutError
     assert type(served.error.__cause__) is ValueError
-    assert seen.states == READY_AND_TIMED_OUT * 2
+    assert sorted(seen.states) == sorted(READY_AND_TIMED_OUT * 2)
 
 
 def test_an_app_that_swallows_the_abort_and_answers(road, short, seen):
@@ -315,6 +316,8 @@ def test_an_app_that_swallows_the_abort_and_goes_on_gets_one_more(road, short, s
 
 @pytest.mark.slow
 def test_an_app_that_swallows_every_abort_is_logged(road, short, seen, caplog):
+    before = set(main_thread.breakers)
+
     def swallow():
         try:
             linger()
@@ -333,13 +336,15 @@ def test_an_app_that_swallows_every_abort_is_logged(road, short, seen, caplog):
     assert "id=abc" in record.message
     assert "in app" in record.message
     assert seen.states == READY_AND_TIMED_OUT
-    assert eventually(lambda: not main_thread.breakers), "kept for ever"
+    assert eventually(lambda: not set(main_thread.breakers) - before, within=3), "kept for ever"
 
 
 def test_a_lost_request_leaves_nothing_behind(road, short):
+    before = set(main_thread.breakers)
     assert road(lambda: serve(short(slow))).status == 504
-    assert eventually(lambda: entries_left() == 0)
-    assert eventually(lambda: not main_thread.breakers)
+    assert entries_left() == 0
+    assert eventually(lambda: not set(main_thread.breakers) - before)
+    assert eventually(lambda: not any(type(entry).__name__ == "Breaker" for entry in list(watchdog._odd)))
 
 
 @pytest.mark.parametrize("error", (KeyboardInterrupt, SystemExit, GeneratorExit))
@@ -413,7 +418,7 @@ def test_expired(road, long, seen):
     assert seen.states == [State.EXPIRED]
     request = env["hostline.request"]
     assert (request.state, request.timeout) == (State.EXPIRED, 30)
-    assert 31 <= request.wait < 41
+    assert 30.9 < request.wait < 41
     assert entries_left() == 0
 
 
@@ -426,7 +431,7 @@ def test_expired_and_raise(long):
     served = serve(long(pytest.fail, mode="raise"), environ(HTTP_X_REQUEST_START=_stamp(31)))
     assert type(served.error) is RequestExpiryError
     assert (served.error.timeout, served.heads_sent) == (30, 0)
-    assert served.error.wait >= 31
+    assert served.error.wait > 30.9
 
 
 def test_expired_and_report(long, seen):
@@ -718,7 +723,7 @@ def test_a_gap_too_long(road, seen, mode):
     assert type(served.error) is RequestTimeoutError
     assert result.closed == 1
     assert seen.states == READY_AND_TIMED_OUT
-    assert eventually(lambda: entries_left() == 0)
+    assert entries_left() == 0
 
 
 def test_gaps_that_are_short_enough(road, seen):
@@ -819,7 +824,7 @@ def test_a_stream_that_is_asked_again_after_it_was_cut(seen):
         assert isinstance(error, (StopIteration, RequestTimeoutError))
     result.close()
     assert seen.states == READY_AND_TIMED_OUT
-    assert eventually(lambda: entries_left() == 0)
+    assert entries_left() == 0
 
 
 def test_a_stream_read_by_another_thread(seen):
@@ -888,7 +893,7 @@ def test_a_handler_that_has_been_replaced_since(seen):
         assert serve(guard).status == 504
     finally:
         signal.signal(signal.SIGURG, before)
-    assert seen.states == READY_AND_TIMED_OUT * 2
+    assert sorted(seen.states) == sorted(READY_AND_TIMED_OUT * 2)
 
 
 def test_a_signal_from_elsewhere_raises_nothing(long):
@@ -946,7 +951,7 @@ def test_nested_the_inner_one_is_first(road, seen):
     assert road(lambda: serve(outer)).status == 504
     assert seen.states == READY_AND_TIMED_OUT
     assert outer_seen.states == READY_AND_COMPLETED
-    assert eventually(lambda: entries_left() == 0)
+    assert entries_left() == 0
 
 
 def test_nested_the_outer_one_is_first(road, seen):
@@ -956,7 +961,7 @@ def test_nested_the_outer_one_is_first(road, seen):
     assert road(lambda: serve(outer)).status == 504
     assert outer_seen.states == READY_AND_TIMED_OUT
     assert seen.states == READY_AND_COMPLETED
-    assert entries_left() <= 1  # the breaker's
+    assert entries_left() == 0
 
 
 def test_nested_at_the_same_time(road, seen):
@@ -965,7 +970,7 @@ def test_nested_at_the_same_time(road, seen):
     outer = RequestTimeoutMiddleware(inner, service_timeout=SHORT, observers=[outer_seen])
     for _ in range(5):
         assert road(lambda: serve(outer)).status == 504
-    assert outer_seen.states == READY_AND_TIMED_OUT * 5
+    assert sorted(outer_seen.states) == sorted(READY_AND_TIMED_OUT * 5)
     endings = seen.states
     assert endings.count(State.READY) == 5
     assert len(endings) == 10
@@ -1053,7 +1058,7 @@ def test_an_interpreter_that_cannot_break_threads_reports(monkeypatch, seen, cap
         for _ in range(2):
             assert serve(guard).body == b"hello"
     assert caplog.text.count("aborts none") == 1
-    assert seen.states == READY_AND_TIMED_OUT * 2
+    assert sorted(seen.states) == sorted(READY_AND_TIMED_OUT * 2)
 
 
 # What is left behind
@@ -1100,7 +1105,7 @@ def test_no_request_is_left_to_the_garbage_collector(kind):
         served = once()
         served.error = None
         # The breaker of one that was aborted looks after it a last time.
-        assert eventually(lambda: all(ref() is None for ref in witnesses), within=3)
+        assert eventually(lambda: reporter.flush(5) and all(ref() is None for ref in witnesses), within=3)
         assert gc.collect() == 0
     finally:
         gc.enable()

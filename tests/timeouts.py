@@ -15,7 +15,7 @@ from wsgiref.validate import validator
 
 from hostline import _deadlines, _native, _requests
 from hostline._deadlines import watchdog
-from hostline._requests import RequestEvent, State, reporter
+from hostline._requests import RequestDetails, RequestEvent, State, reporter
 
 LONG = 30.0  # a limit that no test meets
 SHORT = 0.03  # one that every slow app meets
@@ -89,6 +89,10 @@ class Recorder:
         assert reporter.flush(20)
         return [event.state for event in self.events]
 
+    def count(self, state: State) -> int:
+        """How many requests have entered it; those that follow one another may be told out of turn."""
+        return self.states.count(state)
+
     def endings(self) -> Counter[str]:
         """How often each request has ended."""
         assert reporter.flush(20)
@@ -97,7 +101,8 @@ class Recorder:
 
 def entries_left() -> int:
     """How many requests of threads the watchdog still has on its lists."""
-    return len(watchdog._odd) + sum(len(lane.entries) for lane in list(watchdog._lanes.values()))
+    every = [watchdog._odd, *(lane.entries for lane in list(watchdog._lanes.values()))]
+    return sum(isinstance(entry, RequestDetails) for claims in every for entry in list(claims))
 
 
 # WSGI

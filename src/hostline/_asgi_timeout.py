@@ -201,6 +201,7 @@ class RequestTimeoutMiddleware:
         self.observers = observers.named(settings.observers)
         self.is_attended = self.observers.are_attentive
         self.breaks = settings.mode != "report"
+        self._waits = _budget.WaitReader()
         self._exempt = PathPrefixes(settings.exempt_paths)
         # None sends every request the long way, through _judge.
         self._timeout: float | None = None
@@ -272,7 +273,7 @@ class RequestTimeoutMiddleware:
             return self.app
         wait = None
         if request_start is not None and settings.wait_timeout is not None:
-            wait = _budget.read_wait(request_start.decode("latin-1"), time.time())
+            wait = self._waits.read(request_start.decode("latin-1"), time.time())
         verdict = _budget.decide(
             settings,
             wait=wait,

@@ -1,4 +1,4 @@
-"""How long may this request run? Pure: headers, settings and the time in, an answer out.
+"""How long may this request run? Headers, settings and the time in, an answer out.
 
 *wait* is how long the request stood in the router's queue, as its ``X-Request-Start``
 tells. A request that waited too long is :class:`Expired`: nobody is there any more to
@@ -8,11 +8,14 @@ less, what is left of the wait limit.
 Times are seconds. Imports: ``settings``, for types alone, and ``_kinds``.
 """
 
+import logging
 import re
 from dataclasses import dataclass
 
 from hostline._kinds import check_seconds
 from hostline.settings import RequestTimeoutSettings
+
+logger = logging.getLogger("hostline")
 
 # A proxy's stamp is seconds old, in an outage minutes. One that is a day off is no
 # proxy's, but a broken clock's or a client's.
@@ -67,6 +70,31 @@ def read_wait(text: str, now_wall: float) -> float | None:
     if stamp is None or not is_plausible(stamp, now_wall):
         return None
     return max(0.0, now_wall - stamp)
+
+
+class WaitReader:
+    """Reads waits for one guard, and logs the first stamp that is too far off to count.
+
+    ``read`` may be called from any thread.
+    """
+
+    def __init__(self) -> None:
+        self._has_warned = False
+
+    def read(self, text: str, now_wall: float) -> float | None:
+        """As :func:`read_wait`."""
+        wait = read_wait(text, now_wall)
+        if wait is None and text and not self._has_warned:
+            stamp = parse_request_start(text)
+            if stamp is not None:
+                self._has_warned = True
+                logger.warning(
+                    "hostline ignores an X-Request-Start that is more than a day off: %r, which is %.0f s "
+                    "from now. It is logged once.",
+                    text,
+                    now_wall - stamp,
+                )
+        return wait
 
 
 def announces_body(content_length: str | None, transfer_encoding: str | None) -> bool:

@@ -32,6 +32,7 @@ import logging
 import os
 import sys
 import threading
+import weakref
 from _thread import LockType
 from math import inf
 from time import monotonic
@@ -106,6 +107,8 @@ def _first(entries: "dict[_E, bool]", count: int) -> "list[_E]":
 class Watchdog:
     """The one thread of a process that lets entries expire.
 
+    The heap refers to its entries weakly: what has been popped is let go at once.
+
     Started when first needed, never at import: servers fork. ``rouse`` and ``at`` may be
     called from any thread; ``_lock`` guards the heap, the table of lanes and the start.
     """
@@ -113,7 +116,7 @@ class Watchdog:
     def __init__(self) -> None:
         self._lanes: dict[float, Lane] = {}
         self._odd: Claims = {}
-        self._heap: list[tuple[float, int, Entry]] = []
+        self._heap: list[tuple[float, int, weakref.ref[Entry]]] = []
         self._numbers = itertools.count()
         self._plan = inf
         self._pid = 0
@@ -134,10 +137,14 @@ class Watchdog:
         if deadline == inf:
             return self._odd
         with self._lock:
-            heapq.heappush(self._heap, (deadline, next(self._numbers), entry))
+            heapq.heappush(self._heap, (deadline, next(self._numbers), weakref.ref(entry)))
         if not self._plan <= deadline or self._pid != os.getpid():
             self.rouse()
         return self._odd
+
+    def forget(self, entry: Entry) -> None:
+        """Withdraw one that was entered by :meth:`at`."""
+        self._odd.pop(entry, False)
 
     def rouse(self) -> None:
         """Have the watchdog look again, and be there in the first place."""
@@ -154,9 +161,12 @@ class Watchdog:
                 return
             if self._pid:  # forked by something that runs no Python hooks
                 self._wake = _sleeping()
-                self._forget_other_threads()
             self._pid = os.getpid()
-            start_native_thread(self._run, (self._wake, self._pid))
+            try:
+                start_native_thread(self._run, (self._wake, self._pid))
+            except RuntimeError:
+                self._pid = 0  # out of threads: the next one tries again
+                raise
 
     def _run(self, wake: LockType, pid: int) -> None:
         """The watchdog's life. ``wake`` is this thread's own: a fork makes another."""
@@ -195,12 +205,14 @@ class Watchdog:
             with self._lock:
                 if not self._heap:
                     return inf
-                deadline, _, entry = self._heap[0]
-                if deadline > now and entry in self._odd:
+                deadline, _, reference = self._heap[0]
+                entry = reference()
+                if deadline > now and entry is not None and entry in self._odd:
                     return deadline
                 heapq.heappop(self._heap)
-            if deadline <= now and self._odd.pop(entry, False):
+            if entry is not None and deadline <= now and self._odd.pop(entry, False):
                 _expire(entry)
+            del entry  # or it would be kept until the next one comes
 
     def after_fork(self) -> None:
         """Only the thread that forked goes on here: the others' entries mean nothing."""

@@ -24,7 +24,7 @@ from typing import Any
 
 from hostline import _safepoints, _stacks
 from hostline._deadlines import watchdog
-from hostline._interrupts import DEFERRAL, GRACE, LONGEST_DEFERRAL, SHOTS, Breaker, ThreadRequest
+from hostline._interrupts import DEFERRAL, GRACE, SHOTS, ThreadRequest
 from hostline._native import native_get_ident
 from hostline._requests import logger
 from hostline.errors import RequestTimeoutException
@@ -77,7 +77,7 @@ class GreenletRequest(ThreadRequest):
         frame = self._greenlet.gr_frame
         if self.time_out(_stacks.of_thread(frame, self.outermost)):
             self.report(self.tell_timeout)
-            if self.breaks:
+            if self.guard.breaks:
                 self._fire(monotonic(), 0)
 
     def _fire(self, since: float, shots: int) -> None:
@@ -85,9 +85,10 @@ class GreenletRequest(ThreadRequest):
         if self.came_back:
             return
         frame = self._greenlet.gr_frame
+        deferral_limit = self.guard.settings.deferral_limit or 0.0
         if shots == SHOTS:
             self.tell_unstoppable(frame)
-        elif monotonic() - since < LONGEST_DEFERRAL and not _safepoints.may_break(frame, is_waiting=True):
+        elif monotonic() - since < deferral_limit and not _safepoints.may_break(frame, is_waiting=True):
             self._later(DEFERRAL, partial(self._fire, since, shots))
         else:
             self.shot_at = True
@@ -97,15 +98,6 @@ class GreenletRequest(ThreadRequest):
     def _later(self, delay: float, job: Callable[[], object]) -> None:
         timer = self._hub.loop.timer(delay)
         timer.start(job)
-
-    def is_running(self) -> bool:
-        """Whether this request's greenlet is what its thread is executing just now."""
-        frame = sys._current_frames().get(self.thread_id)
-        while frame is not None:
-            if frame.f_code is self.outermost and frame.f_locals.get("request") is self:
-                return True
-            frame = frame.f_back
-        return False
 
 
 class _Starved:
@@ -128,8 +120,8 @@ class _Starved:
         if request.is_running():
             if request.time_out(trace):
                 request.report(request.tell_timeout)
-                if request.breaks:
-                    Breaker(request, still_there=request.is_running).expire()
+                if request.guard.breaks:
+                    request.break_thread()
             return
         logger.warning(
             "source=hostline id=%s waits for gevent's hub, which this code keeps from running:\n%s",

@@ -18,7 +18,7 @@ keeps a shot from hitting anything but the request:
 3. The main thread is broken by a signal whose handler raises. The handler runs in that
    thread itself, so it looks at the request and at the frame exactly where it would raise.
 4. Neither is let go while the thread is where an exception would break state
-   (``_safepoints``), up to :data:`LONGEST_DEFERRAL`.
+   (``_safepoints``), up to the setting ``deferral_limit``.
 5. A thread that waits in C is woken, once its exception is pending (``_unblocking``).
 
 What is raised is :class:`RequestTimeoutException`, which names no request: two guards in
@@ -35,6 +35,7 @@ from functools import partial
 from threading import get_ident
 from time import monotonic, thread_time
 from types import CodeType, FrameType
+from typing import Protocol
 
 from hostline import _safepoints, _stacks, _unblocking
 from hostline._deadlines import watchdog
@@ -42,13 +43,12 @@ from hostline._native import after_fork_in_child, native_lock
 from hostline._requests import Observers, RequestDetails, State, logger, reporter
 from hostline._termination import terminator
 from hostline.errors import RequestTimeoutException
+from hostline.settings import RequestTimeoutSettings
 
 SHOTS = 2
 #: How long a shot has to take effect before the next, or before giving up.
 GRACE = 1.0
-#: How long an abort is put off while the code is where it may not be broken.
-LONGEST_DEFERRAL = 1.0
-#: How soon to look again meanwhile.
+#: How soon to look again while the code is where it may not be broken.
 DEFERRAL = 0.003
 #: How often the main thread is signalled anew while its handler finds no safe point.
 _RESIGNAL = 0.005
@@ -76,6 +76,15 @@ def _after_fork() -> None:
     main_thread.breakers.clear()
 
 
+class Guard(Protocol):
+    """What a request has to know of the middleware that guards it."""
+
+    observers: Observers
+    settings: RequestTimeoutSettings
+    #: Whether to break what runs too long; False only reports (``mode="report"``, or no way is safe).
+    breaks: bool
+
+
 class ThreadRequest(RequestDetails):
     """A request that is served by one thread from its start to its end.
 
@@ -83,14 +92,11 @@ class ThreadRequest(RequestDetails):
     having lost the claim, calls :meth:`leave` in another ``try``, as point 2 says.
     """
 
-    #: Whether to break it; False only reports (``mode="report"``, or no way is safe).
-    breaks: bool = True
     thread_id: int
-    observers: Observers
-    #: After how many timeouts the process is to end; 0: never.
-    term_limit: int = 0
-    #: The code of the guard itself, outside of which the stack is of no interest.
-    outermost: CodeType | None = None
+    guard: Guard
+    #: The guard's own code, in whose frames the local ``request`` is this one, and outside
+    #: of which the stack is of no interest.
+    outermost: frozenset[CodeType] = frozenset()
     #: Set by the request's thread, when the app's code runs no longer.
     came_back = False
     #: Whether an exception may be, or have been, on its way. Set by who sends it, before.
@@ -99,6 +105,7 @@ class ThreadRequest(RequestDetails):
     _armed = True  # guarded by _firing
     _pending = False  # whether a shot is of the kind that has to be cleared
     _untold = False
+    _breaker: "Breaker | None" = None
 
     def survives_fork(self) -> bool:
         """Whether this is the request that forked."""
@@ -113,9 +120,23 @@ class ThreadRequest(RequestDetails):
         trace = _stacks.of_thread(sys._current_frames().get(self.thread_id), self.outermost)
         if not self.time_out(trace):
             return  # it came back in the very moment, and has seen to all
-        if self.breaks:
-            Breaker(self).expire()
+        if self.guard.breaks:
+            self.break_thread()
         self.report(self.tell_timeout)
+
+    def break_thread(self) -> None:
+        """Fire at its thread until it comes back. In the watchdog's thread."""
+        self._breaker = breaker = Breaker(self)
+        breaker.expire()
+
+    def is_running(self) -> bool:
+        """Whether its thread is inside its guard: thread identities recur, greenlets take turns."""
+        frame = sys._current_frames().get(self.thread_id)
+        while frame is not None:
+            if frame.f_code in self.outermost and frame.f_locals.get("request") is self:
+                return True
+            frame = frame.f_back
+        return False
 
     def time_out(self, trace: _stacks.Trace | None) -> bool:
         """Enter the state; False: it has been entered. Called with the claim won, or lost."""
@@ -123,12 +144,12 @@ class ThreadRequest(RequestDetails):
             if not self.move_to(State.TIMED_OUT):
                 return False
             self.trace = trace
-        self.term = terminator.count(self.term_limit)
+        self.term = terminator.count(self.guard.settings.term_on_timeout)
         return True
 
     def tell_timeout(self) -> None:
         """Tell the observers, and end the process if this timeout was one too many."""
-        self.observers.tell(self, State.TIMED_OUT)
+        self.guard.observers.tell(self, State.TIMED_OUT)
         if self.term:
             terminator.ask(self.main_frame())
 
@@ -148,13 +169,16 @@ class ThreadRequest(RequestDetails):
             self._untold = True
         if self._pending:
             _clear_async_exc(self.thread_id, None)
+        breaker, self._breaker = self._breaker, None
+        if breaker is not None:
+            breaker.let_go()
         if self._untold:
             self._untold = False
             self.report(self.tell_timeout)
 
     def tell_unstoppable(self, frame: FrameType | None) -> None:
         """Say that its code has not taken notice, and where it is."""
-        if terminator.count_unstoppable(self.term_limit):
+        if terminator.count_unstoppable(self.guard.settings.term_on_timeout):
             self.report(partial(terminator.ask, self.main_frame()))
         trace = _stacks.of_thread(frame, self.outermost)
         self.report(partial(_log_unstoppable, self, trace))
@@ -171,14 +195,13 @@ def _log_unstoppable(request: ThreadRequest, trace: _stacks.Trace) -> None:
 class Breaker:
     """Fires at one thread until its request has left, then gives up on it.
 
-    An entry of the watchdog's, which calls ``expire`` for every step. ``still_there``
-    says whether the thread runs this request, where it may run others in between.
+    An entry of the watchdog's, which calls ``expire`` for every step.
     """
 
-    def __init__(self, request: ThreadRequest, still_there: Callable[[], bool] | None = None) -> None:
+    def __init__(self, request: ThreadRequest) -> None:
         self.request = request
-        self._still_there = still_there
         self.deadline = monotonic()
+        self._deferral_limit = request.guard.settings.deferral_limit or 0.0
         self._by_signal = main_thread.can_break(request.thread_id)
         self._shots = 0  # that took effect, as far as one can tell
         self._shots_due = 1
@@ -194,25 +217,30 @@ class Breaker:
         """A child's code is not to be broken at its parent's deadline."""
         return False
 
+    def let_go(self) -> None:
+        """The request has left: hold nothing of it any longer. In the request's thread."""
+        watchdog.forget(self)
+        main_thread.breakers.pop(self, False)
+        self._place = None
+        self._knocked_at = (None, -1, 0.0)
+
     def expire(self) -> None:
         """Take the next step, and plan the one after."""
         with _firing:
             is_armed = self.request._armed
             now = monotonic()
             delay = self._step(now) if is_armed else None
-        if delay is not None:
-            self.deadline = now + delay
-            watchdog.at(self, self.deadline)
-        elif is_armed and not self._is_hopeless:
+            if delay is not None:  # under the lock: whoever leaves later will find it to forget
+                self.deadline = now + delay
+                watchdog.at(self, self.deadline)
+        if is_armed and delay is None and not self._is_hopeless:
             self.request.tell_unstoppable(sys._current_frames().get(self.request.thread_id))
-        else:
-            main_thread.breakers.pop(self, False)
 
     def _step(self, now: float) -> float | None:
         """Fire if it is time to, and if that is safe; when to look again, None: never."""
         if self._shots < self._shots_due:
             delay = self._knock() if self._by_signal else self._inject(now)
-            if now - self._since <= LONGEST_DEFERRAL + GRACE:
+            if now - self._since <= self._deferral_limit + GRACE:
                 return delay
             # No signal is heard, or it stands at a lock: it will be broken when it moves.
             if not self._is_hopeless:
@@ -231,7 +259,9 @@ class Breaker:
     def _may_break(self, frame: FrameType | None, now: float, *, is_waiting: bool = False) -> bool:
         # In another thread, an exception is raised when the call returns: where that is a
         # bare acquire(), the lock would be taken, and never given back. There it waits.
-        if now - self._since >= LONGEST_DEFERRAL and (self._by_signal or not _safepoints.is_acquiring(frame)):
+        if now - self._since >= self._deferral_limit and (
+            self._by_signal or not _safepoints.is_acquiring(frame)
+        ):
             return True
         return _safepoints.may_break(frame, is_waiting=is_waiting)
 
@@ -277,7 +307,7 @@ class Breaker:
         place = frame.f_lasti
         if not self._may_break(frame, now):
             return DEFERRAL
-        if self._still_there is not None and not self._still_there():
+        if not request.is_running():
             return DEFERRAL
         request.shot_at = request._pending = True
         # One step under the interpreter's lock: nothing between the test and the call lets
@@ -331,7 +361,10 @@ class _MainThread:
         signal.signal(signum, self._handle)
         self.signum = signum
         self._ident = get_ident()
-        return self.can_break(self._ident)
+        works = self.can_break(self._ident)
+        if works:
+            logger.info("hostline aborts code in the main thread by %s.", signal.Signals(signum).name)
+        return works
 
     def can_break(self, thread_id: int) -> bool:
         """Whether this is that thread and the handler is still there (mod_wsgi takes none)."""

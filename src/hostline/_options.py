@@ -70,3 +70,4 @@ class RequestTimeoutOptions(TypedDict, total=False):
     content_type: str | EllipsisType | None
     observers: str | Observer | Sequence[str | Observer] | EllipsisType | None
     signal: int | str | EllipsisType
+    deferral_limit: Seconds | EllipsisType

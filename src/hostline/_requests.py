@@ -91,7 +91,9 @@ class RequestDetails:
     def id(self) -> str:
         """``X-Request-ID``, made fit for a log; else a random one, made when first read."""
         if self._id is None:
-            self._id = clean_request_id(self._raw_id()) or uuid.uuid4().hex
+            made = clean_request_id(self._raw_id()) or uuid.uuid4().hex
+            self.__dict__.setdefault("_id", made)  # one for all, whoever else asks just now
+        assert self._id is not None
         return self._id
 
     @property
@@ -232,9 +234,9 @@ class Reporter:
     def _start(self) -> None:
         with self._start_lock:
             if self._pid != os.getpid():
-                self._pid = os.getpid()
                 self._jobs = SimpleQueue()
                 start_native_thread(self._run, (self._jobs,))
+                self._pid = os.getpid()  # last: from here on, others put into this queue
 
     def _run(self, jobs: "SimpleQueue[Callable[[], object]]") -> None:
         while True:
@@ -243,6 +245,7 @@ class Reporter:
                 job()
             except Exception:
                 logger.exception("hostline could not report a request.")
+            del job  # it holds a request, and the next one may be hours away
 
 
 reporter = Reporter()

@@ -7,6 +7,7 @@ Imports nothing of hostline.
 """
 
 import traceback
+from collections.abc import Container
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
 
 Trace = list[tuple[str, int, str]]
@@ -16,10 +17,10 @@ Trace = list[tuple[str, int, str]]
 _DEEPEST = 60
 
 
-def of_thread(frame: FrameType | None, outermost: CodeType | None = None) -> Trace:
-    """The stack below (and without) the innermost frame that runs ``outermost``."""
+def of_thread(frame: FrameType | None, outermost: Container[CodeType] = ()) -> Trace:
+    """The stack below (and without) the innermost frame that runs one of ``outermost``."""
     trace: Trace = []
-    while frame is not None and frame.f_code is not outermost:
+    while frame is not None and frame.f_code not in outermost:
         trace.append(_position(frame))
         frame = frame.f_back
     return trace[_DEEPEST - 1 :: -1] if len(trace) > _DEEPEST else trace[::-1]

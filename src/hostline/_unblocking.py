@@ -6,7 +6,8 @@ the instruction that it stands at is a call, and what is called on what can be r
 the instructions before. Only what is really being waited for is touched:
 
 - a socket is shut down (never closed: closing wakes nobody and frees its number for
-  somebody else), which ends the connection, as the end of the request would;
+  somebody else), in the direction that is waited for: if it is the client's own, the
+  answer must still get through;
 - a ``Condition`` (and so an ``Event``, ``Queue``, ``Future``) is left through the waiter's
   own lock, which wakes this one waiter and no other;
 - a SQLite statement is interrupted.
@@ -19,9 +20,7 @@ The exception must be pending before. Imports: ``_calls``.
 
 import socket
 import sqlite3
-import ssl
 import threading
-from collections.abc import Callable
 from types import FrameType
 
 from hostline._calls import call_at, receiver_of
@@ -34,11 +33,9 @@ def unblock(frame: FrameType) -> bool:
     if frame.f_code is _CONDITION_WAIT:
         return _leave_condition(frame)
     receiver = waited_on(frame)
-    if isinstance(receiver, ssl.SSLSocket):
-        # SSLSocket.shutdown would forget the TLS layer under the reader's feet.
-        return _shut_down(receiver, socket.socket.shutdown)
     if isinstance(receiver, socket.socket):
-        return _shut_down(receiver, type(receiver).shutdown)
+        call = call_at(frame)
+        return _shut_down(receiver, "" if call is None else call.method)
     return interrupt_sqlite(frame)
 
 
@@ -74,9 +71,15 @@ def _leave_condition(frame: FrameType) -> bool:
     return True
 
 
-def _shut_down(connection: socket.socket, shutdown: Callable[[socket.socket, int], object]) -> bool:
+def _shut_down(connection: socket.socket, method: str) -> bool:
+    direction = socket.SHUT_RD
+    if method.startswith(("send", "write")):
+        direction = socket.SHUT_WR
+    elif method in {"connect", "connect_ex", "do_handshake"}:
+        direction = socket.SHUT_RDWR
     try:
-        shutdown(connection, socket.SHUT_RDWR)
+        # Not SSLSocket's, which would forget the TLS layer under the reader's feet.
+        socket.socket.shutdown(connection, direction)
     except OSError:
         return False  # not connected any more, or not yet
     return True

@@ -36,13 +36,13 @@ class WsgiRequest(ThreadRequest):
     """A request between its server and its app, as ``environ["hostline.request"]``."""
 
     is_stream = False
+    #: Whether a response that the server will not see has been closed.
+    is_closed = False
 
-    def __init__(self, environ: WSGIEnvironment, guard: "RequestTimeoutMiddleware") -> None:
+    def __init__(self, environ: WSGIEnvironment, guard: "RequestTimeoutMiddleware", thread_id: int) -> None:
         self.started = monotonic()
-        self.thread_id = get_ident()
-        self.breaks = guard.breaks
-        self.observers = guard.observers
-        self.term_limit = guard.settings.term_on_timeout
+        self.thread_id = thread_id
+        self.guard = guard
         # The values, not the environ: that holds this object, and a circle would leave
         # every request to the garbage collector.
         self.method = environ["REQUEST_METHOD"]
@@ -61,14 +61,14 @@ class WsgiRequest(ThreadRequest):
     def complete(self) -> None:
         """End well, unless it has ended already."""
         if self.move_to(_COMPLETED):
-            self.observers.tell(self, _COMPLETED)
+            self.guard.observers.tell(self, _COMPLETED)
 
 
 class GreenletWsgiRequest(GreenletRequest, WsgiRequest):
     """The same under gevent."""
 
-    def __init__(self, environ: WSGIEnvironment, guard: "RequestTimeoutMiddleware") -> None:
-        super().__init__(environ, guard)
+    def __init__(self, environ: WSGIEnvironment, guard: "RequestTimeoutMiddleware", thread_id: int) -> None:
+        super().__init__(environ, guard, thread_id)
         self.bind()
 
 
@@ -95,6 +95,7 @@ class RequestTimeoutMiddleware:
         self.observers = observers.named(settings.observers)
         #: Whether this process can, and is to, break what runs too long.
         self.breaks = settings.mode != "report"
+        self._waits = _budget.WaitReader()
         self._exempt = PathPrefixes(settings.exempt_paths)
         self._threads_met: set[int] = set()
         self._request: type[WsgiRequest] = WsgiRequest
@@ -107,9 +108,10 @@ class RequestTimeoutMiddleware:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
         # Every request's path, so one function: a call costs as much as all that it does.
-        if get_ident() not in self._threads_met:
-            self._meet_thread()
-        request = environ["hostline.request"] = self._request(environ, self)
+        thread_id = get_ident()
+        if thread_id not in self._threads_met:
+            self._meet_thread(thread_id)
+        request = environ["hostline.request"] = self._request(environ, self, thread_id)
         lane = self._lane
         if lane is None or "HTTP_X_REQUEST_START" in environ:
             lane = None
@@ -140,7 +142,7 @@ class RequestTimeoutMiddleware:
                     if is_attended:
                         self.observers.tell(request, _COMPLETED)
                 return result
-            if not request.breaks:
+            if not self.breaks:
                 request.leave()
                 return result
             raise RequestTimeoutException  # noqa: TRY301 - the watchdog was first; this is where all ends meet
@@ -156,11 +158,11 @@ class RequestTimeoutMiddleware:
                 raise
             return answer
 
-    def _meet_thread(self) -> None:
+    def _meet_thread(self, thread_id: int) -> None:
         """What there is to do once for each thread, in that thread."""
         if len(self._threads_met) >= _MOST_THREADS_MET:
             self._threads_met.clear()
-        self._threads_met.add(get_ident())
+        self._threads_met.add(thread_id)
         if _greenlets.in_use():
             self._request = GreenletWsgiRequest
             return
@@ -170,7 +172,7 @@ class RequestTimeoutMiddleware:
         if reason is not None:
             self.breaks = False
             logger.warning("hostline reports requests that run too long, but aborts none: %s.", reason)
-        elif get_ident() == threading.main_thread().ident:
+        elif thread_id == threading.main_thread().ident:
             main_thread.prepare(self.settings.signal)
 
     def _judge(self, environ: WSGIEnvironment, request: WsgiRequest) -> WSGIApplication | None:
@@ -180,7 +182,7 @@ class RequestTimeoutMiddleware:
             return self.app
         wait = None
         if settings.wait_timeout is not None:
-            wait = _budget.read_wait(environ.get("HTTP_X_REQUEST_START", ""), time.time())
+            wait = self._waits.read(environ.get("HTTP_X_REQUEST_START", ""), time.time())
         verdict = _budget.decide(
             settings,
             wait=wait,
@@ -235,7 +237,7 @@ class RequestTimeoutMiddleware:
             chunk = make()
             if claims.pop(request, False):
                 return chunk
-            if not request.breaks:
+            if not self.breaks:
                 request.leave()
                 return chunk
             raise RequestTimeoutException  # noqa: TRY301 - as in __call__
@@ -249,7 +251,10 @@ class RequestTimeoutMiddleware:
                 timeout_error = self._given_up(request, claims, error)
             if timeout_error is None:
                 raise
-            raise timeout_error from error
+            try:
+                raise timeout_error from error
+            finally:
+                del timeout_error  # its traceback holds this frame, which would hold it
 
     def _given_up(
         self, request: WsgiRequest, claims: Claims, error: BaseException
@@ -258,7 +263,7 @@ class RequestTimeoutMiddleware:
         if not request.shot_at and claims.pop(request, False):
             return None
         request.leave()
-        if not request.breaks or not isinstance(error, (Exception, RequestTimeoutException)):
+        if not self.breaks or not isinstance(error, (Exception, RequestTimeoutException)):
             return None
         return RequestTimeoutError(service=request.service, timeout=request.timeout)
 
@@ -273,10 +278,26 @@ class RequestTimeoutMiddleware:
     ) -> Iterable[bytes] | None:
         """Answer for a call that ended by an exception; None: let that exception pass."""
         timeout_error = self._given_up(request, claims, error)
-        _wsgi_bodies.close(result)
+        if not request.is_closed:  # this may be the second time that we come here
+            request.is_closed = True
+            _wsgi_bodies.close(result)
         if timeout_error is None:
             request.complete()
             return None
+        try:
+            return self._respond(request, environ, start_response, timeout_error, error)
+        finally:
+            del timeout_error, error  # their tracebacks hold this frame, which would hold them
+
+    def _respond(
+        self,
+        request: WsgiRequest,
+        environ: WSGIEnvironment,
+        start_response: StartResponse,
+        timeout_error: RequestTimeoutError,
+        error: BaseException,
+    ) -> Iterable[bytes]:
+        """Answer 504, or raise."""
         if self.settings.mode == "raise":
             raise timeout_error from error
         # With exc_info the server replaces a head that is not out yet, and raises the error
@@ -284,7 +305,12 @@ class RequestTimeoutMiddleware:
         timeout_error.__cause__ = error
         offered = media_type(environ, _responses.TIMEOUT_PAGES)
         response = _responses.timed_out(self.settings, request, offered)
-        return send(response, environ, start_response, timeout_error)
+        try:
+            return send(response, environ, start_response, timeout_error)
+        finally:
+            del timeout_error, error
 
 
-WsgiRequest.outermost = RequestTimeoutMiddleware.__call__.__code__
+WsgiRequest.outermost = frozenset(
+    {RequestTimeoutMiddleware.__call__.__code__, RequestTimeoutMiddleware._next_chunk.__code__}
+)

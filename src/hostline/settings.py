@@ -352,6 +352,13 @@ class RequestTimeoutSettings(_Settings):
         "The signal by which code in the main thread is interrupted. Where there is no SIGURG (Windows) "
         "the default is 0: none.",
     )
+    deferral_limit: float | None = _setting(
+        1,
+        SECONDS,
+        "HOSTLINE_TIMEOUT_DEFERRAL_LIMIT",
+        "How long an abort is put off while the code is where an exception would break state: importing, "
+        "closing, in a lock's or a pool's bookkeeping.",
+    )
 
     @classmethod
     def _conflicts(cls, given: Mapping[str, Given], values: Mapping[str, object]) -> Iterator[str]:

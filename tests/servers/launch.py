@@ -116,8 +116,8 @@ class Server:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _end(self) -> None:
-        # uWSGI takes SIGTERM for "reload"; granian and gunicorn take SIGINT as they take SIGTERM.
-        self.process.send_signal(signal.SIGINT)
+
+        self.process.send_signal(signal.SIGTERM)
         try:
             self.process.wait(_LONGEST_STOP)
         except TimeoutExpired:

@@ -11,7 +11,7 @@ from launch import Server, program
 APP = "wsgi_app:app"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Kind:
     """A server with the options that decide in what it runs the app."""
 
@@ -21,6 +21,9 @@ class Kind:
     #: "main" and "thread": in the process's main thread, in another; "mixed": in either.
     runs_in: str
     keeps_alive: bool = True
+    #: Whether a client can tell that a body of no declared length has been cut.
+    shows_cut: bool = True
+    has_write: bool = True
     environment: Mapping[str, str] = field(default_factory=dict)
     requires: tuple[str, ...] = ()  # further modules
 
@@ -64,9 +67,14 @@ GUNICORN_GTHREAD = Kind(
 GUNICORN_GEVENT = Kind(
     "gunicorn gevent", "gunicorn", (*_GUNICORN, "--worker-class=gevent"), "greenlet", requires=("gevent",)
 )
-UWSGI = Kind("uWSGI", "uWSGI", _UWSGI, "main", keeps_alive=False)
+UWSGI = Kind("uWSGI", "uWSGI", _UWSGI, "main", keeps_alive=False, shows_cut=False)
 UWSGI_THREADS = Kind(
-    "uWSGI --threads --master", "uWSGI", (*_UWSGI, "--master", "--threads=4"), "mixed", keeps_alive=False
+    "uWSGI --threads --master",
+    "uWSGI",
+    (*_UWSGI, "--master", "--threads=4"),
+    "mixed",
+    keeps_alive=False,
+    shows_cut=False,
 )
 WAITRESS = Kind("waitress", "waitress", _module("waitress", "--listen=127.0.0.1:{port}", APP), "thread")
 GRANIAN = Kind(
@@ -74,19 +82,24 @@ GRANIAN = Kind(
     "granian",
     _module("granian", "--interface=wsgi", "--host=127.0.0.1", "--port={port}", "--blocking-threads=4", APP),
     "thread",
+    shows_cut=False,
+    has_write=False,
 )
 CHEROOT = Kind("cheroot", "cheroot", _module("cheroot", "--bind=127.0.0.1:{port}", APP), "thread")
 FLASK = Kind("Flask's, threaded", "Flask", (*_FLASK, "--with-threads"), "thread", keeps_alive=False)
 FLASK_NO_THREADS = Kind(
-    "Flask's, not threaded", "Flask", (*_FLASK, "--without-threads"), "main", keeps_alive=False
+    "Flask's, not threaded", "Flask", (*_FLASK, "--without-threads"), "main", keeps_alive=False, shows_cut=False
 )
-DJANGO = Kind("Django's, threaded", "Django", _DJANGO, "thread", environment=_DJANGO_SETTINGS)
+DJANGO = Kind(
+    "Django's, threaded", "Django", _DJANGO, "thread", shows_cut=False, environment=_DJANGO_SETTINGS
+)
 DJANGO_NO_THREADS = Kind(
     "Django's, --nothreading",
     "Django",
     (*_DJANGO, "--nothreading"),
     "main",
     keeps_alive=False,
+    shows_cut=False,
     environment=_DJANGO_SETTINGS,
 )
 
