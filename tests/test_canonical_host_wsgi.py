@@ -139,6 +139,7 @@ def test_flask():
 
 def test_missing_werkzeug_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "werkzeug.datastructures", None)
-    monkeypatch.delitem(sys.modules, "hostline.wsgi")
+    for module in ("hostline.wsgi", "hostline._wsgi_exchange", "hostline._wsgi_timeout"):
+        monkeypatch.delitem(sys.modules, module)
     with pytest.raises(ImportError, match=re.escape('pip install "hostline[wsgi]"')):
         importlib.import_module("hostline.wsgi")

@@ -15,7 +15,7 @@ PACKAGE = Path(hostline.__file__).parent
 # A module may import from the layers above its own, never from its own or one below.
 # A package stands for all of its modules, which may import each other.
 LAYERS: tuple[set[str], ...] = (
-    {"errors", "_authority", "_calls", "_native", "_stacks", "_targets"},
+    {"errors", "_authority", "_calls", "_native", "_obstacles", "_stacks", "_targets"},
     {"_safepoints", "_unblocking"},
     {"_environment"},
     {"_kinds"},
@@ -24,7 +24,7 @@ LAYERS: tuple[set[str], ...] = (
     {"settings"},
     {"_hosts", "_budget", "_requests"},
     {"_deadlines"},
-    {"_termination"},
+    {"_breaker", "_termination"},
     {"_interrupts", "_responses", "observers"},
     {"_greenlets", "_wsgi_bodies", "_wsgi_exchange", "_asgi_exchange"},
     {"_wsgi_timeout", "_asgi_timeout"},

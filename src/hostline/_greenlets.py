@@ -23,8 +23,9 @@ from types import FrameType
 from typing import Any
 
 from hostline import _safepoints, _stacks
+from hostline._breaker import DEFERRAL, GRACE, SHOTS
 from hostline._deadlines import watchdog
-from hostline._interrupts import DEFERRAL, GRACE, SHOTS, ThreadRequest
+from hostline._interrupts import ThreadRequest
 from hostline._native import native_get_ident
 from hostline._requests import logger
 from hostline.errors import RequestTimeoutException

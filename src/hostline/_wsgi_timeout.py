@@ -16,9 +16,11 @@ from typing import Unpack
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from hostline import _budget, _greenlets, _responses, _wsgi_bodies, observers
+from hostline._breaker import main_thread
 from hostline._deadlines import Claims, Lane, watchdog
 from hostline._greenlets import GreenletRequest
-from hostline._interrupts import ThreadRequest, main_thread, obstacle
+from hostline._interrupts import ThreadRequest
+from hostline._obstacles import obstacle
 from hostline._requests import State, logger
 from hostline._targets import PathPrefixes
 from hostline._wsgi_exchange import media_type, send, target

@@ -109,6 +109,10 @@ class Server:
         """Ask for something, on a connection of its own."""
         return get(self.port, path, headers, patience=patience)
 
+    def ask_to_stop(self) -> None:
+        """Have it end, without waiting for that."""
+        self.process.terminate()
+
     def stop(self) -> None:
         """End it with its workers, and remove what it has written."""
         if hasattr(self, "process"):
@@ -116,8 +120,7 @@ class Server:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _end(self) -> None:
-
-        self.process.send_signal(signal.SIGTERM)
+        self.ask_to_stop()
         try:
             self.process.wait(_LONGEST_STOP)
         except TimeoutExpired:

@@ -1,0 +1,270 @@
+"""Fires at one thread: by an asynchronous exception, or at the main thread by a signal.
+
+The protocol, and why it is one, is told in ``_interrupts``; this is how a shot is sent,
+sent again, taken back, and helped along where the thread waits in C.
+
+Imports: ``_deadlines``, ``_native``, ``_requests`` for the log, ``_safepoints``, ``_unblocking``.
+"""
+
+import ctypes
+import signal
+import sys
+from threading import get_ident
+from time import monotonic, thread_time
+from types import FrameType
+from typing import Protocol
+
+from hostline import _safepoints, _unblocking
+from hostline._deadlines import watchdog
+from hostline._native import after_fork_in_child, native_lock
+from hostline._requests import logger
+from hostline.errors import RequestTimeoutException
+
+SHOTS = 2
+#: How long a shot has to take effect before the next, or before giving up.
+GRACE = 1.0
+#: How soon to look again while the code is where it may not be broken.
+DEFERRAL = 0.003
+#: How often the main thread is signalled anew while its handler finds no safe point.
+_RESIGNAL = 0.005
+#: How long a thread may stand at one call, with its exception pending, before it counts as
+#: waiting there; doubled each time that nothing could be done about it.
+_STANDSTILL = 0.003
+#: How often to look again at what has been given up.
+_HOPELESS = 0.1
+
+_set_async_exc = ctypes.pythonapi.PyThreadState_SetAsyncExc
+# An identity is an unsigned long; as a signed one it overflows on some platforms.
+_set_async_exc.argtypes = (ctypes.c_ulong, ctypes.py_object)
+_clear_async_exc = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)(
+    ("PyThreadState_SetAsyncExc", ctypes.pythonapi)
+)
+
+
+class _Firing:
+    """The one lock under which shots are sent; a fork makes another.
+
+    Held for microseconds, by the watchdog and by threads whose requests have timed out;
+    never by a request that ends in time.
+    """
+
+    def __init__(self) -> None:
+        self.lock = native_lock()
+
+    def after_fork(self) -> None:
+        """The parent's watchdog may have held it."""
+        self.lock = native_lock()
+        main_thread.breakers.clear()
+
+
+firing = _Firing()
+
+
+def clear(thread_id: int) -> None:
+    """Take back what was sent to this thread and has not been raised."""
+    _clear_async_exc(thread_id, None)
+
+
+class Target(Protocol):
+    """What is fired at: a request that runs in a thread. ``_interrupts`` tells what each is."""
+
+    thread_id: int
+    is_armed: bool
+    came_back: bool
+    shot_at: bool
+    is_pending: bool
+
+    def is_running(self) -> bool:
+        """Whether the thread runs this request just now."""
+
+    def tell_unstoppable(self, frame: FrameType | None) -> None:
+        """It has taken no notice, and is in this frame."""
+
+
+class Breaker:
+    """Fires at one thread until its request has left, then gives up on it.
+
+    An entry of the watchdog's, which calls ``expire`` for every step.
+    """
+
+    def __init__(self, request: Target, deferral_limit: float) -> None:
+        self.request = request
+        self.deadline = monotonic()
+        self._deferral_limit = deferral_limit
+        self._by_signal = main_thread.can_break(request.thread_id)
+        self._shots = 0  # that took effect, as far as one can tell
+        self._shots_due = 1
+        self._since = self.deadline  # when the present shot fell due, or was fired
+        self._place: tuple[FrameType, int] | None = None  # where the thread stood when it was fired
+        self._standstill = _STANDSTILL
+        self._knocked_at: tuple[FrameType | None, int, float] = (None, -1, 0.0)
+        self._is_hopeless = False
+        if self._by_signal:
+            main_thread.breakers[self] = True
+
+    def survives_fork(self) -> bool:
+        """A child's code is not to be broken at its parent's deadline."""
+        return False
+
+    def let_go(self) -> None:
+        """The request has left: hold nothing of it any longer. In the request's thread."""
+        watchdog.forget(self)
+        main_thread.breakers.pop(self, False)
+        self._place = None
+        self._knocked_at = (None, -1, 0.0)
+
+    def expire(self) -> None:
+        """Take the next step, and plan the one after."""
+        with firing.lock:
+            isis_armed = self.request.is_armed
+            now = monotonic()
+            delay = self._step(now) if isis_armed else None
+            if delay is not None:  # under the lock: whoever leaves later will find it to forget
+                self.deadline = now + delay
+                watchdog.at(self, self.deadline)
+        if isis_armed and delay is None and not self._is_hopeless:
+            self.request.tell_unstoppable(sys._current_frames().get(self.request.thread_id))
+
+    def _step(self, now: float) -> float | None:
+        """Fire if it is time to, and if that is safe; when to look again, None: never."""
+        if self._shots < self._shots_due:
+            delay = self._knock() if self._by_signal else self._inject(now)
+            if now - self._since <= self._deferral_limit + GRACE:
+                return delay
+            # No signal is heard, or it stands at a lock: it will be broken when it moves.
+            if not self._is_hopeless:
+                self._is_hopeless = True
+                self.request.tell_unstoppable(sys._current_frames().get(self.request.thread_id))
+            return max(delay, _HOPELESS)
+        left = GRACE - (now - self._since)
+        if left > 0:
+            return min(left, self._wake())
+        if self._shots_due == SHOTS:
+            return None
+        self._shots_due += 1
+        self._since = now
+        return 0.0
+
+    def _may_break(self, frame: FrameType | None, now: float, *, is_waiting: bool = False) -> bool:
+        # In another thread, an exception is raised when the call returns: where that is a
+        # bare acquire(), the lock would be taken, and never given back. There it waits.
+        if now - self._since >= self._deferral_limit and (
+            self._by_signal or not _safepoints.is_acquiring(frame)
+        ):
+            return True
+        return _safepoints.may_break(frame, is_waiting=is_waiting)
+
+    def _count(self) -> None:
+        self._shots += 1
+        self._since = monotonic()
+
+    def _knock(self) -> float:
+        """Signal the main thread, whose handler decides; again until it has.
+
+        It is heard in all that waits, but not in a computation in C.
+        """
+        frame = sys._current_frames().get(self.request.thread_id)
+        if frame is not None and self._place == (frame, frame.f_lasti):
+            _unblocking.interrupt_sqlite(frame)
+        self._place = None if frame is None else (frame, frame.f_lasti)
+        signal.pthread_kill(self.request.thread_id, main_thread.signum)
+        return _RESIGNAL
+
+    def answer_knock(self, frame: FrameType | None) -> bool:
+        """In the main thread: whether to raise in this frame."""
+        request = self.request
+        if request.came_back or not request.is_armed or self._shots >= self._shots_due:
+            return False
+        if not self._may_break(frame, monotonic(), is_waiting=self._has_waited(frame)):
+            return False
+        request.shot_at = True
+        self._count()
+        return True
+
+    def _has_waited(self, frame: FrameType | None) -> bool:
+        """In the main thread: whether it has done nothing since the last knock but wait."""
+        before = self._knocked_at
+        self._knocked_at = now = (frame, -1 if frame is None else frame.f_lasti, thread_time())
+        return before[:2] == now[:2] and now[2] - before[2] < _RESIGNAL / 5
+
+    def _inject(self, now: float) -> float:
+        """Set the asynchronous exception; take it back if the thread was not where we looked."""
+        request, thread_id = self.request, self.request.thread_id
+        frame = sys._current_frames().get(thread_id)
+        if frame is None:
+            return GRACE  # the thread is gone, or newborn
+        place = frame.f_lasti
+        if not self._may_break(frame, now):
+            return DEFERRAL
+        if not request.is_running():
+            return DEFERRAL
+        request.shot_at = request.is_pending = True
+        # One step under the interpreter's lock: nothing between the test and the call lets
+        # another thread run.
+        if not request.came_back:
+            _set_async_exc(thread_id, RequestTimeoutException)
+        if sys._current_frames().get(thread_id) is not frame or frame.f_lasti != place:
+            _clear_async_exc(thread_id, None)
+            return DEFERRAL
+        self._count()
+        self._place = (frame, place)
+        return self._standstill
+
+    def _wake(self) -> float:
+        """Wake the thread if it has stood still since it was fired at; when to look again."""
+        if self._place is None or self._by_signal:
+            return GRACE
+        frame, place = self._place
+        stands = sys._current_frames().get(self.request.thread_id) is frame and frame.f_lasti == place
+        if not stands or _unblocking.unblock(frame):
+            self._place = None
+            return GRACE
+        self._standstill *= 2
+        return self._standstill
+
+
+class _MainThread:
+    """The process's main thread, as far as a signal may be used to break it.
+
+    ``breakers`` is changed by single dict operations; the rest by the main thread alone.
+    """
+
+    def __init__(self) -> None:
+        self.signum = 0
+        self.breakers: dict[Breaker, bool] = {}
+        self._ident: int | None = None
+
+    def prepare(self, signum: int) -> bool:
+        """Install the handler, unless the signal is taken. To be called in the main thread."""
+        if not signum:
+            return False
+        before = signal.getsignal(signum)
+        if before not in (signal.SIG_DFL, signal.SIG_IGN, self._handle):
+            logger.warning(
+                "hostline: %s is taken by %r; code that blocks in the main thread is aborted when the "
+                "blocking call returns. Choose another signal by HOSTLINE_TIMEOUT_SIGNAL.",
+                signal.Signals(signum).name,
+                before,
+            )
+            return False
+        signal.signal(signum, self._handle)
+        self.signum = signum
+        self._ident = get_ident()
+        works = self.can_break(self._ident)
+        if works:
+            logger.info("hostline aborts code in the main thread by %s.", signal.Signals(signum).name)
+        return works
+
+    def can_break(self, thread_id: int) -> bool:
+        """Whether this is that thread and the handler is still there (mod_wsgi takes none)."""
+        return thread_id == self._ident and signal.getsignal(self.signum) == self._handle
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        del signum
+        for breaker in tuple(self.breakers):
+            if breaker.answer_knock(frame):
+                raise RequestTimeoutException
+
+
+main_thread = _MainThread()
+after_fork_in_child(firing.after_fork)
