@@ -116,13 +116,15 @@ class Breaker:
     def expire(self) -> None:
         """Take the next step, and plan the one after."""
         with firing.lock:
-            isis_armed = self.request.is_armed
+            is_over = not self.request.is_armed
             now = monotonic()
-            delay = self._step(now) if isis_armed else None
+            delay = None if is_over else self._step(now)
             if delay is not None:  # under the lock: whoever leaves later will find it to forget
                 self.deadline = now + delay
                 watchdog.at(self, self.deadline)
-        if isis_armed and delay is None and not self._is_hopeless:
+        if is_over:
+            self.let_go()
+        elif delay is None and not self._is_hopeless:
             self.request.tell_unstoppable(sys._current_frames().get(self.request.thread_id))
 
     def _step(self, now: float) -> float | None:
