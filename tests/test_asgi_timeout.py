@@ -291,8 +291,7 @@ def test_the_end_of_the_process_is_nobody_s_to_swallow(short, seen, error):
         except asyncio.CancelledError:
             raise error from None
 
-    with asyncio.Runner() as runner, pytest.raises(error):
-        runner.run(Client().ask(short(app)))
+    assert type(asyncio.run(Client().ask(short(app))).error) is error
     assert seen.states == READY_AND_TIMED_OUT
 
 
@@ -1180,10 +1179,8 @@ def test_no_request_is_left_to_the_garbage_collector(kind):
         if kind == "cancelled":
             await asyncio.sleep(0.005)
             task.cancel()
-        try:
-            await task
-        except BaseException as error:
-            assert type(error) in (RequestTimeoutError, ValueError, asyncio.CancelledError)
+        await asyncio.wait({task})  # awaited, its error would hold this frame, and this frame holds the task
+        assert task.cancelled() or type(task.exception()) in (type(None), RequestTimeoutError, ValueError)
         witnesses.append(weakref.ref(asked["hostline.request"]))
 
     async def main():

@@ -26,7 +26,7 @@ LAYERS: tuple[set[str], ...] = (
     {"_deadlines"},
     {"_breaker", "_termination"},
     {"_interrupts", "_responses", "observers"},
-    {"_greenlets", "_wsgi_bodies", "_wsgi_exchange", "_asgi_exchange"},
+    {"_greenlets", "_slow", "_wsgi_bodies", "_wsgi_exchange", "_asgi_exchange"},
     {"_wsgi_timeout", "_asgi_timeout"},
     {"wsgi", "asgi"},
     {"django", "flask", "integrations"},

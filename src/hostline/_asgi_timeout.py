@@ -11,12 +11,11 @@ import asyncio
 import time
 from asyncio import CancelledError, current_task, get_running_loop
 from collections.abc import Awaitable
-from functools import partial
 from math import inf
 from time import monotonic
 from typing import Any, Unpack
 
-from hostline import _budget, _responses, _stacks, observers
+from hostline import _budget, _responses, _slow, _stacks, observers
 from hostline._asgi_exchange import (
     ASGIApp,
     Message,
@@ -31,6 +30,7 @@ from hostline._asgi_exchange import (
 from hostline._deadlines import LoopEntry, LoopLane, LoopLanes, lanes_of
 from hostline._requests import RequestDetails, State, logger, reporter
 from hostline._targets import PathPrefixes
+from hostline._termination import main_frame, terminator, warn_unless_replaced
 from hostline.errors import RequestExpiryError, RequestTimeoutError
 from hostline.settings import RequestTimeoutOptions, RequestTimeoutSettings
 
@@ -153,9 +153,10 @@ class AsgiRequest(RequestDetails):
 
     def expire(self) -> None:
         """Time it out. Called by the loop's timer, which has won the claim."""
-        self.trace = _stacks.of_coroutine(self.task.get_coro(), _GUARD_CODE)
+        self.trace = self._current_trace()
         self.move_to(_TIMED_OUT)
-        reporter.submit(partial(self.guard.observers.tell, self, _TIMED_OUT))
+        self.term = terminator.count(self.guard.settings.term_on_timeout)
+        reporter.submit(self._tell_timeout)
         if not self.guard.breaks:
             return
         self.task.cancel()
@@ -163,6 +164,23 @@ class AsgiRequest(RequestDetails):
             self.answer = self.lanes.loop.create_task(self._send_answer())
             _answering.add(self.answer)
             self.answer.add_done_callback(_answering.discard)
+
+    def _tell_timeout(self) -> None:
+        self.guard.observers.tell(self, _TIMED_OUT)
+        if self.term:
+            terminator.ask(main_frame())
+
+    def _current_trace(self) -> _stacks.Trace:
+        """What its task waits for just now."""
+        return _stacks.of_coroutine(self.task.get_coro(), _GUARD_CODE)
+
+    def warn_after(self, seconds: float) -> None:
+        """Log where it is, if it has not ended by then. A soft limit, and rare: a timer of its own."""
+        delay = max(0.0, self.started + seconds - monotonic())
+        self.on_end = self.lanes.loop.call_later(delay, self._warn).cancel
+
+    def _warn(self) -> None:
+        _slow.warn_soon(self, self._current_trace())
 
     async def _send_answer(self) -> None:
         offered = media_type({"headers": self._headers}, _responses.TIMEOUT_PAGES)
@@ -205,7 +223,7 @@ class RequestTimeoutMiddleware:
         self._exempt = PathPrefixes(settings.exempt_paths)
         # None sends every request the long way, through _judge.
         self._timeout: float | None = None
-        if not settings.exempt_paths and not settings.timeout_for:
+        if not (settings.exempt_paths or settings.timeout_for or settings.warn_after):
             self._timeout = settings.service_timeout
         self._lane: LoopLane | None = None  # of the loop that was last seen
         self._has_warned = False
@@ -223,7 +241,7 @@ class RequestTimeoutMiddleware:
             return
         lane = self._lane
         if lane is None or lane.lanes.loop is not loop:
-            lane = self._lane = lanes_of(loop).lane(self._timeout or inf)
+            lane = self._meet_loop(loop)
         request = scope["hostline.request"] = AsgiRequest(scope, receive, send, self, lane.lanes)
         timeout = self._timeout
         request_start = None
@@ -266,6 +284,13 @@ class RequestTimeoutMiddleware:
         finally:
             request.detach()
 
+    def _meet_loop(self, loop: asyncio.AbstractEventLoop) -> LoopLane:
+        """What there is to do once for each loop, as a rule once."""
+        if self.settings.term_on_timeout and self._lane is None:
+            warn_unless_replaced(main_frame())
+        self._lane = lanes_of(loop).lane(self._timeout or inf)
+        return self._lane
+
     def _judge(self, request: AsgiRequest, scope: Scope, request_start: bytes | None) -> ASGIApp | None:
         """Set how long the request may run; or what is to serve it instead."""
         settings = self.settings
@@ -286,6 +311,8 @@ class RequestTimeoutMiddleware:
             self.observers.tell(request, State.EXPIRED)
             return self.app if settings.mode == "report" else self._refuse
         request.deadline = inf if verdict.timeout is None else request.started + verdict.timeout
+        if settings.warn_after is not None:
+            request.warn_after(settings.warn_after)
         return None
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -39,6 +39,18 @@ def in_use() -> bool:
     return monkey is not None and bool(monkey.is_module_patched("socket"))
 
 
+def main_frame() -> FrameType | None:
+    """Where the greenlet stands that the server began with. To be called in a greenlet of its."""
+    import gevent  # type: ignore[import-untyped]  # noqa: PLC0415 - only where it is in use
+
+    return _main_frame(gevent.get_hub())
+
+
+def _main_frame(hub: Any) -> FrameType | None:
+    frame: FrameType | None = hub.parent.gr_frame
+    return frame
+
+
 class GreenletRequest(ThreadRequest):
     """A request that is served by one greenlet from its start to its end.
 
@@ -47,7 +59,7 @@ class GreenletRequest(ThreadRequest):
 
     def bind(self) -> None:
         """Remember the greenlet that serves it. To be called in that greenlet."""
-        import gevent  # type: ignore[import-untyped]  # noqa: PLC0415 - only where it is in use
+        import gevent  # noqa: PLC0415 - as above
 
         self._greenlet: Any = gevent.getcurrent()
         self._hub: Any = gevent.get_hub()
@@ -64,10 +76,13 @@ class GreenletRequest(ThreadRequest):
         """In a greenlet: observers may use locks that are gevent's."""
         self._hub.loop.run_callback_threadsafe(self._spawn, job)
 
+    def current_trace(self) -> _stacks.Trace:
+        """What its greenlet waits for; nothing where it is the one that runs."""
+        return _stacks.of_thread(self._greenlet.gr_frame, self.outermost)
+
     def main_frame(self) -> FrameType | None:
         """Where the greenlet stands that the server began with."""
-        frame: FrameType | None = self._hub.parent.gr_frame
-        return frame
+        return _main_frame(self._hub)
 
     def expire(self) -> None:
         """Time it out. In the watchdog's thread, which has won the claim."""
@@ -75,8 +90,7 @@ class GreenletRequest(ThreadRequest):
         watchdog.at(starved := _Starved(self), starved.deadline)
 
     def _expire_in_hub(self) -> None:
-        frame = self._greenlet.gr_frame
-        if self.time_out(_stacks.of_thread(frame, self.outermost)):
+        if self.time_out(self.current_trace()):
             self.report(self.tell_timeout)
             if self.guard.breaks:
                 self._fire(monotonic(), 0)
@@ -117,7 +131,7 @@ class _Starved:
         request = self._request
         if request.ended is not None or request.came_back:
             return
-        trace = _stacks.of_thread(sys._current_frames().get(request.thread_id), request.outermost)
+        trace = ThreadRequest.current_trace(request)
         if request.is_running():
             if request.time_out(trace):
                 request.report(request.tell_timeout)

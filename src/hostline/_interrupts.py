@@ -27,7 +27,6 @@ out, else lets it pass; either way each answers for its own request.
 """
 
 import sys
-import threading
 from collections.abc import Callable
 from functools import partial
 from threading import get_ident
@@ -37,7 +36,7 @@ from typing import Protocol
 from hostline import _stacks
 from hostline._breaker import Breaker, clear, firing
 from hostline._requests import Observers, RequestDetails, State, logger, reporter
-from hostline._termination import terminator
+from hostline._termination import main_frame, terminator
 from hostline.settings import RequestTimeoutSettings
 
 
@@ -84,12 +83,15 @@ class ThreadRequest(RequestDetails):
 
     def expire(self) -> None:
         """Time it out. In the watchdog's thread, which has won the claim."""
-        trace = _stacks.of_thread(sys._current_frames().get(self.thread_id), self.outermost)
-        if not self.time_out(trace):
+        if not self.time_out(self.current_trace()):
             return  # it came back in the very moment, and has seen to all
         if self.guard.breaks:
             self.break_thread()
         self.report(self.tell_timeout)
+
+    def current_trace(self) -> _stacks.Trace:
+        """What its thread is doing just now."""
+        return _stacks.of_thread(sys._current_frames().get(self.thread_id), self.outermost)
 
     def break_thread(self) -> None:
         """Fire at its thread until it comes back. In the watchdog's thread."""
@@ -121,8 +123,8 @@ class ThreadRequest(RequestDetails):
             terminator.ask(self.main_frame())
 
     def main_frame(self) -> FrameType | None:
-        """Where the process's main thread stands: at its bottom, the server."""
-        return sys._current_frames().get(threading.main_thread().ident or 0)
+        """Where the server's own code stands."""
+        return main_frame()
 
     def leave(self) -> None:
         """Have done with an expiry. In the request's thread, which has lost the claim.

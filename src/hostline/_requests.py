@@ -79,6 +79,8 @@ class RequestDetails:
     #: Whether this timeout asked the process to end (``term_on_timeout``).
     term: bool = False
     ended: float | None = None
+    #: Called when it ends, whichever way.
+    on_end: Callable[[], object] | None = None
     trace: _stacks.Trace | None = None
     _id: str | None = None
 
@@ -114,6 +116,9 @@ class RequestDetails:
         self.state = state
         if not _MOVES[state]:
             self.ended = monotonic()
+            if self.on_end is not None:
+                self.on_end()
+                self.on_end = None
         return True
 
     def _raw_id(self) -> str:

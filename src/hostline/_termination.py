@@ -22,6 +22,7 @@ Imports: ``_deadlines``, ``_native``, ``_requests`` for the log.
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
@@ -63,6 +64,23 @@ def server(main_frame: FrameType | None) -> Server:
                 return Server("granian", signal.SIGTERM)
             return Server("granian", None, "Give it --respawn-failed-workers.")
     return Server("this server", None, "Run several workers under gunicorn, uWSGI or uvicorn --workers.")
+
+
+def warn_unless_replaced(main_frame: FrameType | None) -> None:
+    """Say at the start that a process that is asked to end would be missed."""
+    found = server(main_frame)
+    if found.signum is None:
+        logger.warning(
+            "hostline: term_on_timeout is set, but %s would not replace a process that ends, so none is "
+            "asked to. %s",
+            found.name,
+            found.remedy,
+        )
+
+
+def main_frame() -> FrameType | None:
+    """Where the process's main thread stands: at its bottom, the server."""
+    return sys._current_frames().get(threading.main_thread().ident or 0)
 
 
 def _modules(frame: FrameType | None) -> Iterator[str]:

@@ -22,7 +22,9 @@ from hostline._greenlets import GreenletRequest
 from hostline._interrupts import ThreadRequest
 from hostline._obstacles import obstacle
 from hostline._requests import State, logger
+from hostline._slow import ThreadWatch
 from hostline._targets import PathPrefixes
+from hostline._termination import main_frame, warn_unless_replaced
 from hostline._wsgi_exchange import media_type, send, target
 from hostline.errors import RequestExpiryError, RequestTimeoutError, RequestTimeoutException
 from hostline.settings import RequestTimeoutOptions, RequestTimeoutSettings
@@ -99,12 +101,13 @@ class RequestTimeoutMiddleware:
         self.breaks = settings.mode != "report"
         self._waits = _budget.WaitReader()
         self._exempt = PathPrefixes(settings.exempt_paths)
+        self._has_begun = False
         self._threads_met: set[int] = set()
         self._request: type[WsgiRequest] = WsgiRequest
         self._is_attended = self.observers.are_attentive
         # None sends every request the long way, through _judge.
         self._lane: Lane | None = None
-        if settings.service_timeout and not settings.exempt_paths and not settings.timeout_for:
+        if settings.service_timeout and not _judges_each(settings):
             self._lane = watchdog.lane(settings.service_timeout)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -165,6 +168,9 @@ class RequestTimeoutMiddleware:
         if len(self._threads_met) >= _MOST_THREADS_MET:
             self._threads_met.clear()
         self._threads_met.add(thread_id)
+        if self.settings.term_on_timeout and not self._has_begun:
+            warn_unless_replaced(_greenlets.main_frame() if _greenlets.in_use() else main_frame())
+        self._has_begun = True
         if _greenlets.in_use():
             self._request = GreenletWsgiRequest
             return
@@ -199,6 +205,8 @@ class RequestTimeoutMiddleware:
             self.observers.tell(request, State.EXPIRED)
             return self.app if settings.mode == "report" else self._refuse
         request.deadline = inf if verdict.timeout is None else request.started + verdict.timeout
+        if settings.warn_after is not None:
+            ThreadWatch(request, settings.warn_after)
         return None
 
     def _refuse(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -311,6 +319,11 @@ class RequestTimeoutMiddleware:
             return send(response, environ, start_response, timeout_error)
         finally:
             del timeout_error, error
+
+
+def _judges_each(settings: RequestTimeoutSettings) -> bool:
+    """Whether there is something to be decided for each single request."""
+    return bool(settings.exempt_paths or settings.timeout_for or settings.warn_after)
 
 
 WsgiRequest.outermost = frozenset(

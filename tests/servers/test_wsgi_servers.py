@@ -322,6 +322,7 @@ def test_a_signal_that_the_app_uses_is_left_to_it(start):
     assert server.log.count("SIGURG is taken by ") == 1
 
 
+@pytest.mark.slow
 def test_another_signal_can_be_chosen(start):
     server = start(
         kinds.GUNICORN_SYNC,
@@ -339,7 +340,7 @@ def test_another_signal_can_be_chosen(start):
 # Forks.
 
 
-@_each(kinds.GUNICORN_SYNC, kinds.GUNICORN_GTHREAD)
+@_each(kinds.GUNICORN_SYNC, kinds.GUNICORN_GTHREAD, quick={kinds.GUNICORN_SYNC})
 def test_each_preloaded_worker_has_its_deadlines_met_once(start, kind):
     # WARM_UP: the guard is at work in the master before that forks.
     server = start(kind, "--preload", "--workers=2", HOSTLINE_SERVICE_TIMEOUT=str(LIMIT), WARM_UP="1")
@@ -377,7 +378,7 @@ def test_a_child_that_serves_has_deadlines_of_its_own(serve, kind, tmp_path):
     _assert_504(server.get("/block?call=busy&seconds=5"))  # and the parent still has its own
 
 
-@_each(*_FORKING)
+@_each(*_FORKING, quick={kinds.GUNICORN_SYNC, kinds.GUNICORN_GTHREAD})
 def test_a_child_outlives_the_deadline_of_its_parent(serve, kind, tmp_path, request_id):
     server = serve(kind)
     finished = tmp_path / "finished"
@@ -388,7 +389,7 @@ def test_a_child_outlives_the_deadline_of_its_parent(serve, kind, tmp_path, requ
     assert _timed_out(server, request_id) == 1
 
 
-@_each(*_FORKING)
+@_each(*_FORKING, quick={kinds.GUNICORN_GTHREAD})
 def test_worker_processes_of_a_request_are_left_alone(serve, kind):
     server = serve(kind)
     with ThreadPoolExecutor(2) as pool:

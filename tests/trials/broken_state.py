@@ -30,7 +30,6 @@ from hostline.wsgi import RequestTimeoutMiddleware
 
 TIMEOUT = 0.002
 WORKERS = 2
-OTHER_WORK = 200
 ROADS = {
     "main": "hostline, main thread",
     "threads": "hostline, threads",
@@ -123,8 +122,8 @@ def run_road(road: str, aborts: int, only: str) -> dict[str, tuple[int, int]]:
 
         def work(kind: type[Idiom] = kind, counts: list[tuple[int, int]] = counts) -> None:
             share = aborts // 2 // workers
-            tight = count_broken(kind, abort, share, 0)
-            counts.append((tight, count_broken(kind, abort, share, OTHER_WORK)))
+            tight, mixed = (count_broken(kind, abort, share, work) for work in kind.other_work)
+            counts.append((tight, mixed))
 
         if road == "main":
             work()

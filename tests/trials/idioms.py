@@ -25,6 +25,8 @@ class Idiom:
     """One round is ``step``. ``is_broken`` is asked in the same thread, when no code of it runs."""
 
     name: str
+    #: How many steps of other work follow each round: next to none, and as much again.
+    other_work = (0, 200)
 
     def step(self) -> None:
         raise NotImplementedError
@@ -165,6 +167,8 @@ COMPLETE = True
 
 class Import(Idiom):
     name = "an import"
+    # A loop that did nothing but import would be broken in it, when putting it off has an end.
+    other_work = (5_000, 20_000)
     _numbers = itertools.count()
     _folder: Path | None = None
 
@@ -195,6 +199,7 @@ class Import(Idiom):
 
 class Pool(Idiom):
     name = "SQLAlchemy pool check-out"
+    other_work = (200, 2_000)
 
     def __init__(self) -> None:
         self.engine = sqlalchemy.create_engine("sqlite://", poolclass=QueuePool, pool_size=1, max_overflow=0)

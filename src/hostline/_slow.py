@@ -1,0 +1,45 @@
+"""The soft limit, ``warn_after``: log what a request is doing that runs so long, and let it.
+
+Imports: ``_deadlines``, ``_requests``, ``_stacks``.
+"""
+
+from functools import partial
+
+from hostline import _stacks
+from hostline._deadlines import watchdog
+from hostline._interrupts import ThreadRequest
+from hostline._requests import RequestDetails, logger, reporter
+
+
+class ThreadWatch:
+    """Looks at a thread's request when its soft limit has passed. An entry of the watchdog's."""
+
+    def __init__(self, request: ThreadRequest, warn_after: float) -> None:
+        self._request = request
+        self.deadline = request.started + warn_after
+        request.on_end = partial(watchdog.forget, self)
+        watchdog.at(self, self.deadline)
+
+    def survives_fork(self) -> bool:
+        """As its request."""
+        return self._request.survives_fork()
+
+    def expire(self) -> None:
+        """In the watchdog's thread: the request is still running, or has just ended."""
+        if self._request.ended is None:
+            self._request.report(partial(warn, self._request, self._request.current_trace()))
+
+
+def warn(request: RequestDetails, trace: _stacks.Trace) -> None:
+    """Log where it is."""
+    logger.warning(
+        "source=hostline id=%s service=%.0fms is slow; the code is here:\n%s",
+        request.id,
+        request.service * 1000,
+        _stacks.render(trace),
+    )
+
+
+def warn_soon(request: RequestDetails, trace: _stacks.Trace) -> None:
+    """Log where it is, in the reporter's thread."""
+    reporter.submit(partial(warn, request, trace))
