@@ -149,7 +149,7 @@ def test_2_000_in_threads_nested():
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_20_000_in_the_main_thread():
-    trial = Trial(0.002)
+    trial = Trial(0.0015)
     trial.serve("main", 20_000)
     trial.check(20_000)
 

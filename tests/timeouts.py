@@ -219,7 +219,6 @@ class Client:
         self._incoming = list(incoming)
 
     async def send(self, message: dict[str, Any]) -> None:
-        await asyncio.sleep(0)
         kind = message["type"].removeprefix("http.response.")
         assert not self.is_complete, f"{kind} after the end"
         if kind == "start":
@@ -230,6 +229,7 @@ class Client:
             assert self.messages, "a body without a start"
             self.is_complete = not message.get("more_body", False)
         self.messages.append(message)
+        await asyncio.sleep(0)  # as servers write at once, and then wait for their buffer
 
     async def receive(self) -> Any:
         if self._incoming:

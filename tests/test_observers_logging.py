@@ -1,0 +1,157 @@
+"""The log line: what an operator greps, and what no client can forge."""
+
+import json
+import logging
+
+import pytest
+
+from hostline import observers
+from hostline._requests import RequestEvent, State, clean_request_id, reporter
+from hostline.observers.logging import LEVELS, extra_fields, format_line, log
+from hostline.wsgi import RequestTimeoutMiddleware
+from timeouts import SHORT, environ, hello, linger, serve
+
+
+def event(state=State.COMPLETED, **more):
+    fields = {
+        "state": state,
+        "id": "abc",
+        "method": "GET",
+        "path": "/",
+        "wait": None,
+        "service": None,
+        "timeout": None,
+        "term": False,
+        "stack": None,
+    }
+    return RequestEvent(**{**fields, **more})
+
+
+@pytest.mark.parametrize(
+    ("made", "line"),
+    (
+        (
+            event(wait=0.369, timeout=10.0, service=0.015),
+            "source=hostline id=abc wait=369ms timeout=10000ms service=15ms state=completed",
+        ),
+        (event(State.READY, timeout=15), "source=hostline id=abc timeout=15000ms state=ready"),
+        (event(State.ACTIVE), "source=hostline id=abc state=active"),
+        (event(State.EXPIRED, wait=31.0, timeout=30), "source=hostline id=abc wait=31000ms timeout=30000ms state=expired"),
+        (event(wait=0.0, service=0.0004), "source=hostline id=abc wait=0ms service=0ms state=completed"),
+        (event(State.TIMED_OUT, term=True), "source=hostline id=abc state=timed_out term=true"),
+    ),
+    ids=lambda each: each if isinstance(each, str) else "",
+)
+def test_the_line(made, line):
+    assert format_line(made) == line
+
+
+@pytest.mark.parametrize(
+    ("state", "level"),
+    (
+        (State.READY, logging.INFO),
+        (State.ACTIVE, logging.DEBUG),
+        (State.COMPLETED, logging.INFO),
+        (State.EXPIRED, logging.ERROR),
+        (State.TIMED_OUT, logging.ERROR),
+    ),
+)
+def test_levels(state, level, caplog):
+    with caplog.at_level(logging.DEBUG, "hostline"):
+        log(event(state))
+    (record,) = caplog.records
+    assert (record.name, record.levelno) == ("hostline", level)
+    assert LEVELS[state] == level
+
+
+@pytest.mark.parametrize("level", (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL))
+def test_it_wants_what_would_be_written(level, caplog):
+    with caplog.at_level(level, "hostline"):
+        for state in State:
+            assert log.wants(state) is (LEVELS[state] >= level)
+        assert log.is_attentive() is (level <= logging.INFO)
+
+
+@pytest.mark.parametrize(
+    "given_id", ("%s%d%(x)s", "abc\r\nsource=hostline id=forged state=expired", "a b\tstate=expired", "\x1b[2J", "\u2028x")
+)
+def test_an_id_forges_nothing(given_id, caplog):
+    with caplog.at_level(logging.INFO, "hostline"):
+        log(event(id=clean_request_id(given_id)))
+    (record,) = caplog.records
+    message = record.getMessage()
+    assert message.isascii()
+    assert message.isprintable()
+    assert message.count(" ") == 2
+    assert message.endswith(" state=completed")
+    assert message == f"source=hostline id={clean_request_id(given_id)} state=completed"
+
+
+def test_the_fields_of_a_record(caplog):
+    made = event(
+        State.TIMED_OUT, wait=0.5, timeout=15.0, service=15.001, method="PUT", path="/\n/x", stack="  File ..."
+    )
+    with caplog.at_level(logging.INFO, "hostline"):
+        log(made)
+    (record,) = caplog.records
+    expected = {
+        "request_id": "abc",
+        "method": "PUT",
+        "path": "/\n/x",
+        "wait": 0.5,
+        "timeout": 15.0,
+        "service": 15.001,
+        "state": "timed_out",
+        "stack": "  File ...",
+    }
+    assert extra_fields(made) == expected
+    assert {name: getattr(record, name) for name in expected} == expected
+    assert type(record.state) is str
+    assert json.loads(json.dumps(expected)) == expected
+    assert "/\n/x" not in record.getMessage(), "the path is a client's, and stays out of the line"
+    assert record.getMessage().endswith(" state=timed_out\n  File ...")
+
+
+def test_named():
+    def own(event):
+        pass
+
+    assert not observers.named(())
+    both = observers.named(["log", own])
+    assert [each for each, _ in both._observers] == [log, own]
+    assert observers.named(["log"]).are_attentive == log.is_attentive
+
+
+def test_the_line_of_the_slow_code_is_in_the_log(caplog):
+    def app(environ, start_response):
+        linger()  # the slow line
+
+    with caplog.at_level(logging.INFO, "hostline"):
+        served = serve(
+            RequestTimeoutMiddleware(app, service_timeout=SHORT), environ(HTTP_X_REQUEST_ID="a\r\nb%s")
+        )
+        assert reporter.flush(20)
+    assert served.status == 504
+    ready, timed_out = caplog.records
+    assert ready.getMessage() == "source=hostline id=ab%s timeout=30ms state=ready"
+    message = timed_out.getMessage()
+    assert message.startswith("source=hostline id=ab%s timeout=30ms service=")
+    assert "state=timed_out\n  File " in message
+    assert f'File "{__file__}", line ' in message
+    assert "linger()  # the slow line" in message
+    assert timed_out.stack in message
+
+
+def test_without_info_nothing_but_errors_is_written(caplog):
+    with caplog.at_level(logging.WARNING, "hostline"):
+        assert serve(RequestTimeoutMiddleware(hello)).status == 200
+    assert caplog.records == []
+
+
+def test_in_good_time_two_lines(caplog):
+    with caplog.at_level(logging.INFO, "hostline"):
+        serve(RequestTimeoutMiddleware(hello), environ(HTTP_X_REQUEST_ID="abc"))
+    ready, completed = (record.getMessage() for record in caplog.records)
+    assert ready == "source=hostline id=abc timeout=15000ms state=ready"
+    assert completed.startswith("source=hostline id=abc timeout=15000ms service=")
+    assert completed.endswith("ms state=completed")
