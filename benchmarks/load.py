@@ -23,6 +23,7 @@ _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 class Load:
     """What a burst of requests has found. Latencies in seconds."""
 
+    requests: int
     per_second: float
     p50: float
     p99: float
@@ -54,11 +55,12 @@ def read_wrk(text: str) -> Load:
     """What wrk has printed."""
     if "Non-2xx" in text:
         raise RuntimeError(f"the server answered with errors:\n{text}")
+    count = re.search(r"(\d+) requests in ", text)
     rate = re.search(r"Requests/sec:\s+([\d.]+)", text)
     found = dict(re.findall(r"(50|99)%\s+([\d.]+(?:us|ms|s))\b", text))
-    if rate is None or len(found) != 2:
+    if count is None or rate is None or len(found) != 2:
         raise RuntimeError(f"wrk printed something else:\n{text}")
-    return Load(float(rate[1]), _seconds(found["50"]), _seconds(found["99"]))
+    return Load(int(count[1]), float(rate[1]), _seconds(found["50"]), _seconds(found["99"]))
 
 
 def _seconds(text: str) -> float:
@@ -76,7 +78,7 @@ async def built_in(port: int, headers: Mapping[str, str], seconds: float) -> Loa
         for _ in range(_CONNECTIONS):
             group.create_task(_send_until(end, port, request, latencies))
     span = Span(latencies)
-    return Load(len(latencies) / seconds, span.percentile(0.5), span.percentile(0.99))
+    return Load(len(latencies), len(latencies) / seconds, span.percentile(0.5), span.percentile(0.99))
 
 
 async def _send_until(end: float, port: int, request: bytes, latencies: list[float]) -> None:

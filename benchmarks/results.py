@@ -14,8 +14,8 @@ METHOD = (
     "In process: variants take turns in one process, in an order that changes each round; processor time "
     "of the process; of the quietest quarter of the rounds, the median of the difference from the baseline "
     "of the same round. "
-    "Servers: bursts that alternate between two servers that are up at once; the median of the ratios of "
-    "neighbouring bursts. Deadlines and lateness: the monotonic clock."
+    "Servers: bursts that alternate between servers that are up at once; the median of the ratios of "
+    "neighbouring bursts; capacity by the servers' processor time a request. Deadlines and lateness: the monotonic clock."
 )
 _PACKAGES = (
     *("anyio", "fastapi-timeout", "gunicorn", "hostline", "httptools", "starlette", "uvicorn", "uvloop"),

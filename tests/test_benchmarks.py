@@ -48,7 +48,7 @@ def test_the_quietest_quarter_of_the_rounds_counts() -> None:
 
 
 def test_wrk_is_read() -> None:
-    assert load.read_wrk(_WRK) == load.Load(19843.21, pytest.approx(0.00068), pytest.approx(0.00592))
+    assert load.read_wrk(_WRK) == load.Load(19854, 19843.21, pytest.approx(0.00068), pytest.approx(0.00592))
 
 
 @pytest.mark.parametrize("text", ("", _WRK + "  Non-2xx or 3xx responses: 7\n"), ids=("empty", "errors"))

@@ -8,11 +8,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from hostline import RequestTimeoutSettings, SettingsError, _asgi_timeout, _budget, _wsgi_timeout
 from hostline._budget import Expired, Run
 from hostline._requests import State
-from hypothesis import given
-from hypothesis import strategies as st
 from timeouts import Client, environ, hello, hello_asgi, scope, serve
 
 NOW = 1_700_000_000.0
@@ -206,7 +207,10 @@ def test_timeout_for(answer, timeout):
 
 def test_timeout_for_is_given_the_request():
     asked = object()
-    assert _budget.service_timeout(_settings(timeout_for=lambda request: 7 if request is asked else 8), asked) == 7
+    assert (
+        _budget.service_timeout(_settings(timeout_for=lambda request: 7 if request is asked else 8), asked)
+        == 7
+    )
 
 
 @pytest.mark.parametrize("answer", ("15", -1, inf, True, [], object()))

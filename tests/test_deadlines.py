@@ -12,9 +12,11 @@ import threading
 import time
 from functools import partial
 from math import inf
+from pathlib import Path
 
 import pytest
 import uvloop
+
 from hostline import _deadlines
 from hostline._deadlines import LoopLanes, Watchdog, lanes_of
 from timeouts import eventually, switch_interval
@@ -337,7 +339,11 @@ def test_a_deadline_after_a_fork_comes_once_in_each_process(monkeypatch):
         if not eventually(lambda: odd_here.expired_at, within=10):
             return 5
         once = [mine, before, odd_here]
-        return 0 if [len(e.expired_at) for e in once] == [1, 1, 1] and not other.expired_at + odd.expired_at else 6
+        return (
+            0
+            if [len(e.expired_at) for e in once] == [1, 1, 1] and not other.expired_at + odd.expired_at
+            else 6
+        )
 
     assert _in_child(check) == 0
     assert eventually(lambda: before.expired_at and other.expired_at and odd.expired_at)
@@ -368,7 +374,10 @@ def _run(program):
         capture_output=True,
         text=True,
         timeout=50,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([*filter(None, sys.path), os.path.dirname(__file__)])},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([*filter(None, sys.path), str(Path(__file__).parent)]),
+        },
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stderr
@@ -699,7 +708,7 @@ def test_on_a_real_loop(make_loop):
         entries = [enter_loop(lanes.lane(0.02), Real(Now(), 0.02)) for _ in range(300)]
         odd = Real(Now())
         lanes.at(odd, time.monotonic() + 0.01)
-        while not all(entry.expired_at for entry in (*entries, odd)):
+        while not all(entry.expired_at for entry in (*entries, odd)):  # noqa: ASYNC110 - they tell nobody
             await asyncio.sleep(0.001)
         return entries, odd, lanes
 

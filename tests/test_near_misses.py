@@ -18,7 +18,17 @@ from hostline._deadlines import lanes_of
 from hostline._requests import State
 from hostline.asgi import RequestTimeoutMiddleware as AsgiGuard
 from hostline.wsgi import RequestTimeoutMiddleware as WsgiGuard
-from timeouts import Client, Recorder, Server, answer, entries_left, environ, eventually, scope, switch_interval
+from timeouts import (
+    Client,
+    Recorder,
+    Server,
+    answer,
+    entries_left,
+    environ,
+    eventually,
+    scope,
+    switch_interval,
+)
 
 _MARGIN = 0.001  # seconds before and after the deadline
 
@@ -200,7 +210,9 @@ class AsgiTrial:
         state = asked["hostline.request"].state
         if not is_cancelled_too:
             expected = {State.COMPLETED: 200, State.TIMED_OUT: 504}[state]
-            is_cut = type(client.error) is RequestTimeoutError and client.status == 200 and not client.is_complete
+            is_cut = (
+                type(client.error) is RequestTimeoutError and client.status == 200 and not client.is_complete
+            )
             if not is_cut and (client.error or client.status != expected or not client.is_complete):
                 self.wrong.append((name, state, client.messages, client.error))
             self.answers["cut" if is_cut else client.status] += 1

@@ -7,6 +7,9 @@ import threading
 from time import monotonic
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from hostline._requests import (
     Observers,
     Reporter,
@@ -16,8 +19,6 @@ from hostline._requests import (
     clean_request_id,
     reporter,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 from timeouts import Recorder, eventually, switch_interval
 
 LEGAL = {
@@ -330,7 +331,9 @@ def test_threads_that_start_it_together():
     assert len(set(done)) == 1, "two reporters"
 
 
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # fork() with threads: that is the point
+@pytest.mark.filterwarnings(
+    "ignore:This process:DeprecationWarning"
+)  # fork() with threads: that is the point
 def test_a_child_reports_its_own_and_not_its_parent_s():
     gate = threading.Event()
     told = []

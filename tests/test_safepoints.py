@@ -12,7 +12,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from hostline._safepoints import is_acquiring, may_break
-from timeouts import eventually
+from timeouts import eventually, in_thread
+
+
+def deeply(code, depth=3):
+    """Call it a few frames down, as every app is called: whoever calls it from outside is far away."""
+    return code() if depth == 0 else deeply(code, depth - 1)
 
 
 def asked_here():
@@ -24,7 +29,7 @@ class Elsewhere:
     """Runs code in a thread of its own, and shows where it waits."""
 
     def __init__(self, code):
-        self.thread = threading.Thread(target=code, daemon=True)
+        self.thread = threading.Thread(target=deeply, args=(code,))
 
     def __enter__(self):
         self.thread.start()
@@ -86,6 +91,9 @@ def test_what_it_calls_far_below_may():
         return two()
 
     def two():
+        return three()
+
+    def three():
         return asked_here()
 
     assert close()
@@ -122,7 +130,7 @@ def test_bookkeeping_may_not(module):
 
 def test_an_app_that_a_pool_calls_may():
     with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(lambda: (lambda: asked_here())()).result(20)
+        assert pool.submit(deeply, asked_here).result(20)
 
 
 def test_a_log_handler_holds_its_lock():
@@ -153,10 +161,6 @@ def test_an_import_may_not(tmp_path, monkeypatch):
     assert told == [False]
 
 
-def _waiting(code):
-    return Elsewhere(code)
-
-
 def test_waits_of_conditions_may():
     """Event, Condition, Queue and Future all wait in Condition.wait, which was written to be interrupted."""
     event, items, future, condition = threading.Event(), queue.Queue(), Future(), threading.Condition()
@@ -171,7 +175,7 @@ def test_waits_of_conditions_may():
 
     for code, wake in (
         (lambda: event.wait(20), event.set),
-        (lambda: event.wait(), event.set),  # without a timeout it stands at another line
+        (event.wait, event.set),  # without a timeout it stands at another line
         (lambda: items.get(timeout=20), lambda: items.put(1)),
         (lambda: future.result(20), lambda: future.set_result(1)),
         (wait, notify),
@@ -209,14 +213,40 @@ def test_a_bare_lock_that_is_waited_for():
 
 
 def test_a_lock_that_has_just_been_taken():
-    class Lock:
-        def acquire(self):
-            told.append(may_break(sys._getframe(1)))
-
+    """Asked before each instruction: none between the call and the ``try`` may be broken."""
+    lock = threading.Lock()
     told = []
-    lock = Lock()
-    lock.acquire()
-    assert told == [False]
+
+    def take():
+        x = 1
+        lock.acquire()
+        try:
+            x += 1
+            x += 2
+            x += 3
+        finally:
+            lock.release()
+
+    def trace(frame, event, arg):
+        if frame.f_code is take.__code__:
+            frame.f_trace_opcodes = True
+            if event == "opcode":
+                told.append((frame.f_lineno - take.__code__.co_firstlineno, lock.locked(), may_break(frame)))
+        return trace
+
+    def traced():
+        sys.settrace(trace)
+        try:
+            take()
+        finally:
+            sys.settrace(None)
+
+    in_thread(lambda: deeply(traced))
+    taken = [(line, may) for line, is_locked, may in told if is_locked]
+    assert (2, True) not in taken
+    assert (3, True) not in taken
+    assert (6, True) in taken, "but the work behind it may"
+    assert (1, True) in [(line, may) for line, _, may in told] or sys.version_info >= (3, 13)
     assert is_acquiring(None) is False
 
 
@@ -266,7 +296,9 @@ def test_pools_in_the_act_of_handing_out(monkeypatch):
         assert space[name]() is expected, (module, name)
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 12), reason="a newborn thread has an id of its own from CPython 3.12 on")
+@pytest.mark.skipif(
+    sys.version_info >= (3, 12), reason="a newborn thread has an id of its own from CPython 3.12 on"
+)
 def test_the_start_of_a_thread_may_not_on_3_11(monkeypatch):
     told = []
     started = threading.Thread(target=lambda: None)

@@ -20,7 +20,12 @@ from hostline import CanonicalHostSettings, RequestTimeoutSettings, SettingsErro
 from hostline._authority import Authority
 from hostline._environment import Given
 from hostline._kinds import check_seconds
-from hostline.settings import CanonicalHostKeywords, CanonicalHostOptions, RequestTimeoutOptions
+from hostline.settings import (
+    CanonicalHostKeywords,
+    CanonicalHostOptions,
+    RequestTimeoutOptions,
+    check_environment,
+)
 
 BOTH = (CanonicalHostSettings, RequestTimeoutSettings)
 VARIABLES = [(cls, each.name, each.variable) for cls in BOTH for each in cls.settings() if each.variable]
@@ -976,3 +981,17 @@ def test_any_text_loads_or_is_a_problem_that_names_the_variable(field, text):
 def test_any_argument_loads_or_is_a_problem_that_names_it(field, value):
     cls, name = field
     assert names_it_or_stays_as_it_is(loaded(cls, {name: value}, {}), name)
+
+
+def test_the_variables_of_both_guards_are_checked_at_once():
+    check_environment({"HOSTLINE_CANONICAL_HOST": "example.com", "HOSTLINE_SERVICE_TIMEOUT": "15"})
+    with pytest.raises(SettingsError) as caught:
+        check_environment(
+            {"HOSTLINE_CANONICAL_HOST": "a b", "HOSTLINE_SERVICE_TIMEOUT": "abc", "HOSTLINE_FOO": "1"}
+        )
+    # The unknown one is unknown to both, and told once.
+    assert [problem.partition("=")[0] for problem in sorted(caught.value.problems)] == [
+        "HOSTLINE_CANONICAL_HOST",
+        "HOSTLINE_FOO",
+        "HOSTLINE_SERVICE_TIMEOUT",
+    ]

@@ -1,4 +1,4 @@
-"""What the tests of the timeout share: servers that are strict, apps that are slow, observers that remember."""
+"""What the tests of the timeout share: strict servers, slow apps, observers that remember."""
 
 import asyncio
 import sys
@@ -46,12 +46,16 @@ def eventually(holds: Callable[[], object], within: float = 20.0) -> bool:
     return True
 
 
+class NotStoppedError(BaseException):
+    """Nobody has stopped this code. No Exception: a guard would take it for the app's clean-up."""
+
+
 def linger(seconds: float = 10.0) -> None:
     """Be slow in small steps, as code that can be interrupted anywhere; bounded."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         time.sleep(0.001)
-    raise AssertionError("nobody has stopped this code")
+    raise NotStoppedError
 
 
 def in_thread(call: Callable[[], Any]) -> Any:
@@ -192,7 +196,9 @@ def slow(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
 # ASGI
 
 
-def scope(path: str = "/", method: str = "GET", headers: Iterable[tuple[bytes, bytes]] = (), **more: Any) -> Any:
+def scope(
+    path: str = "/", method: str = "GET", headers: Iterable[tuple[bytes, bytes]] = (), **more: Any
+) -> Any:
     return {
         "type": "http",
         "asgi": {"version": "3.0"},
@@ -213,8 +219,7 @@ class Client:
 
     def __init__(self, incoming: Iterable[Any] = ({"type": "http.request", "body": b""},)) -> None:
         self.messages: list[dict[str, Any]] = []
-        self.is_complete = False
-        self.got: dict[str, Any] | None = None
+        self.complete = asyncio.Event()
         self.error: BaseException | None = None
         self._incoming = list(incoming)
 
@@ -227,7 +232,8 @@ class Client:
             assert all(name == name.lower() for name, _ in message["headers"])
         elif kind in ("body", "pathsend"):
             assert self.messages, "a body without a start"
-            self.is_complete = not message.get("more_body", False)
+            if not message.get("more_body", False):
+                self.complete.set()
         self.messages.append(message)
         await asyncio.sleep(0)  # as servers write at once, and then wait for their buffer
 
@@ -236,6 +242,10 @@ class Client:
             message = self._incoming.pop(0)
             return await message() if callable(message) else message
         return await asyncio.Event().wait()
+
+    @property
+    def is_complete(self) -> bool:
+        return self.complete.is_set()
 
     @property
     def status(self) -> int:
@@ -268,7 +278,9 @@ class Client:
 
 async def answer(send: Any, *chunks: bytes, status: int = 200) -> None:
     """The whole of a plain response; each chunk in a message of its own."""
-    await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"text/plain")]})
+    await send(
+        {"type": "http.response.start", "status": status, "headers": [(b"content-type", b"text/plain")]}
+    )
     for number, chunk in enumerate(chunks, 1):
         await send({"type": "http.response.body", "body": chunk, "more_body": number < len(chunks)})
 
@@ -279,7 +291,7 @@ async def hello_asgi(scope: Any, receive: Any, send: Any) -> None:
 
 async def slow_asgi(scope: Any, receive: Any, send: Any) -> None:
     await asyncio.sleep(20)
-    raise AssertionError("nobody has stopped this code")
+    raise NotStoppedError
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from hostline._asgi_timeout import RequestTimeoutMiddleware
 from hostline._authority import Authority
 from hostline._hosts import Asked, HostGuard
 from hostline._responses import PAGES, Response, host_response
-from hostline.settings import CanonicalHostKeywords
+from hostline.settings import CanonicalHostKeywords, check_environment
 
 __all__ = ["CanonicalHostMiddleware", "RequestTimeoutMiddleware", "from_env"]
 
@@ -146,6 +146,7 @@ def from_env(app: ASGIApp) -> ASGIApp:
     """``app`` behind both guards, configured by environment variables alone.
 
     The host comes first: a request for another host is redirected however late it is.
-    Raises :class:`hostline.SettingsError` for what is wrong with a variable.
+    Raises one :class:`hostline.SettingsError` for all that is wrong with the variables.
     """
+    check_environment()
     return CanonicalHostMiddleware(RequestTimeoutMiddleware(app))

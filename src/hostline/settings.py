@@ -64,6 +64,7 @@ __all__ = [
     "Scheme",
     "Seconds",
     "Setting",
+    "check_environment",
 ]
 
 T = TypeVar("T")
@@ -388,3 +389,15 @@ def _refuse_unknown_arguments(
 def _known_variables() -> frozenset[str]:
     every = (*CanonicalHostSettings.settings(), *RequestTimeoutSettings.settings())
     return frozenset(each.variable for each in every if each.variable is not None)
+
+
+def check_environment(environ: Mapping[str, str] | None = None) -> None:
+    """Raise one ``SettingsError`` for all that is wrong with the variables of both guards."""
+    problems: dict[str, None] = {}  # an unknown variable is a problem of both, and told once
+    for guard in (CanonicalHostSettings, RequestTimeoutSettings):
+        try:
+            guard.load({}, environ)
+        except SettingsError as error:
+            problems.update(dict.fromkeys(error.problems))
+    if problems:
+        raise SettingsError(problems)

@@ -13,6 +13,9 @@ import threading
 import time
 from collections.abc import Callable
 
+if "POSTGRESQL" in os.environ:
+    import psycopg
+
 
 def busy(seconds: float) -> None:
     """A loop in Python."""
@@ -66,8 +69,6 @@ def run_process(seconds: float) -> None:
 
 def postgresql(seconds: float) -> None:
     """A query of PostgreSQL's, by psycopg."""
-    import psycopg  # noqa: PLC0415 - not every machine has it
-
     with psycopg.connect(os.environ["POSTGRESQL"], autocommit=True) as connection:
         connection.execute("SELECT pg_sleep(%s)", (seconds,))
 

@@ -1,10 +1,11 @@
 """An HTTP client that tells exactly what came back: a whole answer, a cut one, or none."""
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException, IncompleteRead
-from typing import Any
+from typing import Any, Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +15,7 @@ class Answer:
     status: int | None  # None: the connection ended before there was one
     seconds: float
     headers: dict[str, str] = field(default_factory=dict)  # names in lower case
+    repeated: frozenset[str] = frozenset()  # of these names
     body: bytes = b""
     is_cut: bool = False  # the client can tell that the body is not whole
     error: str = ""
@@ -43,8 +45,16 @@ class Connection:
             is_cut, problem, body = True, "IncompleteRead", error.partial
         except (OSError, HTTPException) as error:
             is_cut, problem, body = True, type(error).__name__, b""
-        names = {name.lower(): value for name, value in response.getheaders()}
-        return Answer(response.status, time.monotonic() - began, names, body, is_cut, problem)
+        names = Counter(name.lower() for name, _ in response.getheaders())
+        return Answer(
+            response.status,
+            time.monotonic() - began,
+            headers={name.lower(): value for name, value in response.getheaders()},
+            repeated=frozenset(name for name, count in names.items() if count > 1),
+            body=body,
+            is_cut=is_cut,
+            error=problem,
+        )
 
     @property
     def was_kept(self) -> bool:
@@ -55,7 +65,7 @@ class Connection:
         """Close it."""
         self._http.close()
 
-    def __enter__(self) -> "Connection":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,4 +1,4 @@
-"""Start a real server on a free loopback port, know when it serves, read its log, end it by its process id."""
+"""Start a real server on a free loopback port, know when it serves, read its log, end it by its id."""
 
 import os
 import shutil
@@ -20,7 +20,16 @@ _LONGEST_START = 30.0
 _LONGEST_STOP = 5.0
 
 # What a developer's shell says to its own servers is not meant for these.
-_FOREIGN_PREFIXES = ("HOSTLINE_", "RACK_TIMEOUT_", "GUNICORN_", "GRANIAN_", "UWSGI_", "FLASK_", "DJANGO_", "PG")
+_FOREIGN_PREFIXES = (
+    "HOSTLINE_",
+    "RACK_TIMEOUT_",
+    "GUNICORN_",
+    "GRANIAN_",
+    "UWSGI_",
+    "FLASK_",
+    "DJANGO_",
+    "PG",
+)
 _FOREIGN = {"CANONICAL_HOST", "DYNO", "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS"}
 
 

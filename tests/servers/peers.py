@@ -17,7 +17,10 @@ class SilentPeers:
         authority.cert_pem.write_to_path(certificates)
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert("localhost").configure_cert(self._context)
-        self._plain, self._tls = socket.create_server(("127.0.0.1", 0)), socket.create_server(("127.0.0.1", 0))
+        self._plain, self._tls = (
+            socket.create_server(("127.0.0.1", 0)),
+            socket.create_server(("127.0.0.1", 0)),
+        )
         self.environment = {
             "SILENT_PORT": str(self._plain.getsockname()[1]),
             "SILENT_TLS_PORT": str(self._tls.getsockname()[1]),

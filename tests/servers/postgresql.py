@@ -35,7 +35,9 @@ class PostgreSQL:
         self._programs = programs
         # PostgreSQL refuses to run as root.
         self._user = _unprivileged_user() if os.getuid() == 0 else None
-        self.folder = Path(tempfile.mkdtemp(prefix="hostline-pg-"))  # short: a socket's path has 107 characters
+        self.folder = Path(
+            tempfile.mkdtemp(prefix="hostline-pg-")
+        )  # short: a socket's path has 107 characters
         try:
             if self._user is not None:
                 os.chown(self.folder, self._user.pw_uid, self._user.pw_gid)

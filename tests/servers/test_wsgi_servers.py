@@ -18,9 +18,12 @@ from wsgi_kinds import Kind
 pytestmark = pytest.mark.server
 
 LIMIT = 0.2
-#: What blocks comes back by itself after so long.
+#: What cannot be broken comes back by itself after so long,
 LASTS = 0.6
-#: How late an answer may be on a machine that does other things too.
+#: and what can be, after so long; an answer before ``SOON`` has not waited for that.
+ENDLESS = 5
+SOON = 3.0
+#: How late an answer may be, in the best of a few tries on a machine that does other things too.
 BOUND = 0.5
 
 # What does not depend on the thread is tried on these in every run, on the others where there is time.
@@ -76,6 +79,13 @@ def _journal(server: Server, request_id: str) -> dict[str, Any]:
     return journal
 
 
+def _closes(server: Server, request_id: str) -> int:
+    """How often the app's body has been closed: servers do so after the client has got all of it."""
+    until(lambda: _journal(server, request_id)["closes"])
+    closes: int = _journal(server, request_id)["closes"]
+    return closes
+
+
 def _whereabouts(server: Server) -> dict[str, Any]:
     whereabouts: dict[str, Any] = json.loads(server.get("/ready").body)
     return whereabouts
@@ -100,54 +110,57 @@ def _timed_out(server: Server, request_id: str) -> int:
 def _assert_504(answer: Answer) -> None:
     assert (answer.status, answer.is_cut, answer.error) == (504, False, "")
     assert len(answer.body) == int(answer.headers["content-length"]) > 0
+    assert answer.repeated == frozenset()  # nothing of the app's head is left
 
 
 # What blocks.
 
 
-def _assert_stopped(server: Server, kind: Kind, call: str, request_id: str) -> None:
-    answer = _ask(server, f"/block?call={call}&seconds={LASTS}", request_id)
+def _assert_stopped(server: Server, kind: Kind, call: str, *, not_in_threads: bool) -> None:
+    """Three tries: a machine that does other things too may once have been busy with those."""
+    assert any(_is_in_time(server, kind, call, not_in_threads=not_in_threads) for _ in range(3))
+
+
+def _is_in_time(server: Server, kind: Kind, call: str, *, not_in_threads: bool) -> bool:
+    request_id = uuid.uuid4().hex
+    seconds = LASTS if not_in_threads else ENDLESS
+    answer = _ask(server, f"/block?call={call}&seconds={seconds}", request_id)
     _assert_504(answer)
     journal = _journal(server, request_id)
-    in_thread = kind.runs_in != "greenlet" and not journal["in_main_thread"]
-    # A CPython that can break these calls is free to.
-    latest = LASTS if in_thread and call in NOT_BREAKABLE_IN_THREADS else LIMIT
-    assert LIMIT < answer.seconds < latest + BOUND
     assert journal["calls"] == 1
     assert server.get("/ok").status == 200
     assert server.logs(f"id={request_id} ")
     assert _timed_out(server, request_id) == 1
+    # A CPython that can break them in threads too is free to.
+    waits = not_in_threads and kind.runs_in != "greenlet" and not journal["in_main_thread"]
+    assert answer.seconds > LIMIT
+    return answer.seconds < (LASTS if waits else LIMIT) + BOUND
 
 
 @_calls()
-def test_what_blocks_is_stopped_at_the_deadline(serve, kind, call, request_id):
-    _assert_stopped(serve(kind), kind, call, request_id)
+def test_what_blocks_is_stopped_at_the_deadline(serve, kind, call):
+    _assert_stopped(serve(kind), kind, call, not_in_threads=call in NOT_BREAKABLE_IN_THREADS)
 
 
 @pytest.mark.slow
 @_each(*kinds.ALL)
-def test_a_query_of_postgresql_is_given_up(serve, postgresql, kind, request_id):
+def test_a_query_of_postgresql_is_stopped(serve, postgresql, kind):
+    # In threads psycopg's own C code waits, and looks for nothing but the database's answer.
     server = serve(kind, POSTGRESQL=postgresql.address)
-    answer = _ask(server, f"/block?call=postgresql&seconds={LASTS}", request_id)
-    _assert_504(answer)
-    journal = _journal(server, request_id)
-    in_thread = kind.runs_in != "greenlet" and not journal["in_main_thread"]
-    # In threads psycopg's own C code waits, and looks for nothing but the server's answer.
-    assert LIMIT < answer.seconds < (LASTS if in_thread else LIMIT) + BOUND
-    assert server.get("/ok").status == 200
+    _assert_stopped(server, kind, "postgresql", not_in_threads=True)
 
 
 @pytest.mark.slow
 @_each(*kinds.ALL)
-def test_a_query_of_postgresql_is_stopped_where_psycopg_waits_in_python(serve, postgresql, kind, request_id):
+def test_a_query_of_postgresql_is_stopped_where_psycopg_waits_in_python(serve, postgresql, kind):
     server = serve(kind, POSTGRESQL=postgresql.address, PSYCOPG_WAIT_FUNC="wait_poll")
-    _assert_stopped(server, kind, "postgresql", request_id)
+    _assert_stopped(server, kind, "postgresql", not_in_threads=False)
 
 
 @_each(kinds.GUNICORN_GTHREAD, kinds.GUNICORN_GEVENT, kinds.WAITRESS, kinds.GRANIAN)
 def test_only_the_slow_ones_of_many_at_once_are_stopped(serve, kind):
     server = serve(kind)
-    paths = ["/block?call=queue_get&seconds=5", f"/block?call=sleep&seconds={LIMIT / 5}"] * 8
+    paths = [f"/block?call=queue_get&seconds={ENDLESS}", f"/block?call=sleep&seconds={LIMIT / 5}"] * 8
     with ThreadPoolExecutor(len(paths)) as pool:
         statuses = [answer.status for answer in pool.map(server.get, paths)]
     assert statuses == [504, 200] * 8
@@ -157,7 +170,7 @@ def test_only_the_slow_ones_of_many_at_once_are_stopped(serve, kind):
 def test_the_connection_serves_on_after_a_504(serve, kind):
     with Connection(serve(kind).port) as connection:
         for _ in range(2):
-            _assert_504(connection.get("/block?call=busy&seconds=5"))
+            _assert_504(connection.get(f"/block?call=busy&seconds={ENDLESS}"))
             assert connection.get("/ok").status == 200
         assert connection.was_kept
 
@@ -176,11 +189,12 @@ def test_no_abort_reaches_the_next_request_of_a_connection(serve, kind):
             ]
 
     server = serve(kind)
+    before = len(server.log)
     with ThreadPoolExecutor(4) as pool:
         for statuses in pool.map(alternate, range(8)):
             assert set(statuses[::2]) <= {200, 504}
             assert statuses[1::2] == [200] * 20
-    assert "Traceback" not in server.log
+    assert "Traceback" not in server.log[before:]
 
 
 # What is none of the guard's business, and what it answers itself.
@@ -210,9 +224,9 @@ def test_a_request_that_has_waited_gets_what_is_left(serve, kind, request_id):
     server = serve(kind)
     stamp = str(int((time() - 29.9) * 1000))  # of 30 s
     headers = {"X-Request-ID": request_id, "X-Request-Start": stamp}
-    answer = server.get(f"/block?call=busy&seconds={LASTS}", headers)
+    answer = server.get(f"/block?call=busy&seconds={ENDLESS}", headers)
     _assert_504(answer)
-    assert answer.seconds < LIMIT + BOUND
+    assert answer.seconds < SOON
     assert server.logs(f"id={request_id} ")
     told = re.search(rf"id={request_id} wait=(\d+)ms timeout=(\d+)ms ", server.log)
     assert told is not None
@@ -225,14 +239,19 @@ def test_a_request_that_has_waited_gets_what_is_left(serve, kind, request_id):
 def test_both_guards_work_under_a_mount_prefix(serve, kind, request_id):
     server = serve(kind)
     redirect = server.get("/mounted/ok?x=1")
-    assert (redirect.status, redirect.headers["location"]) == (301, "http://canonical.test:8080/mounted/ok?x=1")
+    assert (redirect.status, redirect.headers["location"]) == (
+        301,
+        "http://canonical.test:8080/mounted/ok?x=1",
+    )
     headers = {"Host": "canonical.test:8080", "X-Request-ID": request_id}
     assert server.get("/mounted/ok", headers).status == 200
     assert _journal(server, request_id)["path"] == "/mounted/ok"
-    _assert_504(server.get(f"/mounted/block?call=busy&seconds={LASTS}", headers))
+    _assert_504(server.get(f"/mounted/block?call=busy&seconds={ENDLESS}", headers))
 
 
 # Bodies.
+
+_LENGTHS = pytest.mark.parametrize("length", (False, True), ids=("no-length", "length"))
 
 
 @_each(*kinds.ALL, quick=_ONE_OF_EACH_SORT)
@@ -240,29 +259,28 @@ def test_a_body_is_whole_and_closed_once(serve, kind, request_id):
     server = serve(kind)
     answer = _ask(server, "/chunks?delays=0,0.1,0.1,0.1", request_id)  # longer than LIMIT, in small steps
     assert (answer.status, answer.body, answer.is_cut) == (200, b"chunk;" * 4, False)
-    assert until(lambda: _journal(server, request_id)["closes"])
-    assert _journal(server, request_id)["closes"] == 1
+    assert _closes(server, request_id) == 1
 
 
 @_each(*kinds.ALL, quick=_ONE_OF_EACH_SORT)
-def test_a_body_whose_first_chunk_is_late_is_a_504(serve, kind, request_id):
+@_LENGTHS
+def test_a_body_whose_first_chunk_is_late_is_a_504(serve, kind, length, request_id):
     server = serve(kind)
-    answer = _ask(server, "/chunks?delays=5,0", request_id)
+    answer = _ask(server, f"/chunks?delays=5,0{'&length=12' if length else ''}", request_id)
     _assert_504(answer)
-    assert answer.seconds < LIMIT + BOUND
-    assert _journal(server, request_id)["closes"] == 1
+    assert answer.seconds < SOON
+    assert _closes(server, request_id) == 1
 
 
 @_each(*kinds.ALL, quick=_ONE_OF_EACH_SORT)
-@pytest.mark.parametrize("length", ("", "&length=12"), ids=("no-length", "length"))
+@_LENGTHS
 def test_a_body_whose_later_chunk_is_late_is_cut(serve, kind, length, request_id):
     server = serve(kind)
-    answer = _ask(server, f"/chunks?delays=0,5{length}", request_id)
+    answer = _ask(server, f"/chunks?delays=0,5{'&length=12' if length else ''}", request_id)
     assert (answer.status, answer.body) == (200, b"chunk;")
-    assert answer.is_cut == (kind.shows_cut or bool(length))
-    assert answer.seconds < LIMIT + BOUND
-    assert until(lambda: _journal(server, request_id)["closes"])
-    assert _journal(server, request_id)["closes"] == 1
+    assert answer.is_cut == (kind.shows_cut or length)
+    assert answer.seconds < SOON
+    assert _closes(server, request_id) == 1
     assert server.logs(f"id={request_id} ")
     assert server.get("/ok").status == 200
 
@@ -272,7 +290,7 @@ def test_without_a_stream_timeout_a_body_may_pause(share, request_id):
     answer = _ask(server, f"/chunks?delays=0,{2 * LIMIT}", request_id)
     assert (answer.status, answer.body, answer.is_cut) == (200, b"chunk;chunk;", False)
     assert answer.seconds >= 2 * LIMIT
-    assert _journal(server, request_id)["closes"] == 1
+    assert _closes(server, request_id) == 1
 
 
 @_each(*kinds.ALL)
@@ -291,18 +309,17 @@ def test_write_works(serve, kind, request_id):
     server = serve(kind)
     answer = _ask(server, "/write?delays=0,0", request_id)
     assert (answer.status, answer.body, answer.is_cut) == (200, b"chunk;" * 3, False)
-    assert until(lambda: _journal(server, request_id)["closes"])
-    assert _journal(server, request_id)["closes"] == 1
+    assert _closes(server, request_id) == 1
 
 
 @_each(*(kind for kind in kinds.ALL if kind.has_write), quick=_ONE_OF_EACH_SORT)
-@pytest.mark.parametrize("length", ("", "&length=18"), ids=("no-length", "length"))
+@_LENGTHS
 def test_a_response_begun_by_write_is_cut(serve, kind, length, request_id):
     server = serve(kind)
-    answer = _ask(server, f"/write?delays=0,5{length}", request_id)
+    answer = _ask(server, f"/write?delays=0,5{'&length=18' if length else ''}", request_id)
     assert (answer.status, answer.body) == (200, b"chunk;")
-    assert answer.is_cut == (kind.shows_cut or bool(length))
-    assert answer.seconds < LIMIT + BOUND
+    assert answer.is_cut == (kind.shows_cut or length)
+    assert answer.seconds < SOON
     assert _journal(server, request_id)["left_by"] == "RequestTimeoutException"
     assert server.get("/ok").status == 200
 
@@ -312,12 +329,12 @@ def test_a_response_begun_by_write_is_cut(serve, kind, length, request_id):
 
 def test_a_signal_that_the_app_uses_is_left_to_it(start):
     server = start(kinds.GUNICORN_SYNC, HOSTLINE_SERVICE_TIMEOUT=str(LIMIT), TAKE_SIGNAL="SIGURG")
-    busy = server.get("/block?call=busy&seconds=5")
+    busy = server.get(f"/block?call=busy&seconds={ENDLESS}")
     _assert_504(busy)
-    assert busy.seconds < LIMIT + BOUND
+    assert busy.seconds < SOON
     asleep = server.get(f"/block?call=sleep&seconds={LASTS}")
     _assert_504(asleep)
-    assert asleep.seconds < LASTS + BOUND
+    assert asleep.seconds > LASTS
     assert _whereabouts(server)["knocks"] == 0
     assert server.log.count("SIGURG is taken by ") == 1
 
@@ -330,9 +347,9 @@ def test_another_signal_can_be_chosen(start):
         HOSTLINE_TIMEOUT_SIGNAL="SIGIO",
         TAKE_SIGNAL="SIGURG",
     )
-    asleep = server.get("/block?call=sleep&seconds=5")
+    asleep = server.get(f"/block?call=sleep&seconds={ENDLESS}")
     _assert_504(asleep)
-    assert asleep.seconds < LIMIT + BOUND
+    assert asleep.seconds < SOON
     assert _whereabouts(server)["knocks"] == 0
     assert "is taken" not in server.log
 
@@ -349,7 +366,7 @@ def test_each_preloaded_worker_has_its_deadlines_met_once(start, kind):
 
     def ask(_: int) -> int | None:
         asked.append(uuid.uuid4().hex)
-        return _ask(server, "/block?call=busy&seconds=5", asked[-1]).status
+        return _ask(server, f"/block?call=busy&seconds={ENDLESS}", asked[-1]).status
 
     def workers_that_timed_out() -> set[str]:
         lines = [line for line in server.log.splitlines() if "state=timed_out" in line]
@@ -375,7 +392,7 @@ def test_a_child_that_serves_has_deadlines_of_its_own(serve, kind, tmp_path):
     assert server.get(f"/unhurried/fork_and_serve?into={answered}").status == 200
     assert until(answered.exists)
     assert answered.read_text() == "504 Gateway Timeout"
-    _assert_504(server.get("/block?call=busy&seconds=5"))  # and the parent still has its own
+    _assert_504(server.get(f"/block?call=busy&seconds={ENDLESS}"))  # and the parent still has its own
 
 
 @_each(*_FORKING, quick={kinds.GUNICORN_SYNC, kinds.GUNICORN_GTHREAD})
@@ -384,7 +401,7 @@ def test_a_child_outlives_the_deadline_of_its_parent(serve, kind, tmp_path, requ
     finished = tmp_path / "finished"
     answer = _ask(server, f"/fork_and_block?into={finished}", request_id)
     _assert_504(answer)
-    assert answer.seconds < LIMIT + BOUND
+    assert answer.seconds < SOON
     assert until(finished.exists)
     assert _timed_out(server, request_id) == 1
 
@@ -394,7 +411,7 @@ def test_worker_processes_of_a_request_are_left_alone(serve, kind):
     server = serve(kind)
     with ThreadPoolExecutor(2) as pool:
         working = pool.submit(server.get, "/unhurried/work_in_pool")
-        _assert_504(server.get("/block?call=busy&seconds=5"))
+        _assert_504(server.get(f"/block?call=busy&seconds={ENDLESS}"))
         assert json.loads(working.result().body) == [0, 1, 4, 9]
 
 
@@ -406,7 +423,7 @@ _LIMITS = {"HOSTLINE_SERVICE_TIMEOUT": str(LIMIT), "HOSTLINE_TERM_ON_TIMEOUT": "
 
 def _time_out_twice(server: Server) -> None:
     for _ in range(2):
-        _assert_504(server.get("/block?call=busy&seconds=5"))
+        _assert_504(server.get(f"/block?call=busy&seconds={ENDLESS}"))
 
 
 @pytest.mark.parametrize(
@@ -465,11 +482,13 @@ def test_a_request_in_flight_is_not_lost_with_its_worker(start, kind):
 def test_a_process_that_nobody_would_replace_is_kept(start, kind, name):
     server = start(kind, **_LIMITS)
     before = _pid(server)
+    assert server.get("/ok").status == 200
+    assert server.logs(f"term_on_timeout is set, but {name} would not replace a process")
     _time_out_twice(server)
     assert server.logs(f"{name} would not replace it")
     _time_out_twice(server)
     assert _pid(server) == before
-    assert server.log.count("would not replace it") == 1
+    assert server.log.count("would not replace it") == server.log.count("would not replace a process") == 1
     assert _ASKS not in server.log
 
 

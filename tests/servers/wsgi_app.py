@@ -67,16 +67,22 @@ def send(start_response: StartResponse, answer: object = "ok") -> Answer:
     return [body]
 
 
-def ok(environ: WSGIEnvironment, start_response: StartResponse, query: dict[str, str], journal: Journal) -> Answer:
+def ok(
+    environ: WSGIEnvironment, start_response: StartResponse, query: dict[str, str], journal: Journal
+) -> Answer:
     return send(start_response, here())
 
 
-def block(environ: WSGIEnvironment, start_response: StartResponse, query: dict[str, str], journal: Journal) -> Answer:
+def block(
+    environ: WSGIEnvironment, start_response: StartResponse, query: dict[str, str], journal: Journal
+) -> Answer:
     CALLS[query["call"]](float(query["seconds"]))
     return send(start_response)
 
 
-def boom(environ: WSGIEnvironment, start_response: StartResponse, query: dict[str, str], journal: Journal) -> Answer:
+def boom(
+    environ: WSGIEnvironment, start_response: StartResponse, query: dict[str, str], journal: Journal
+) -> Answer:
     raise ValueError("the app's own")
 
 
@@ -107,12 +113,16 @@ def _head(query: dict[str, str]) -> list[tuple[str, str]]:
     return head
 
 
-def chunks(environ: WSGIEnvironment, start_response: StartResponse, query: dict[str, str], journal: Journal) -> Answer:
+def chunks(
+    environ: WSGIEnvironment, start_response: StartResponse, query: dict[str, str], journal: Journal
+) -> Answer:
     start_response("200 OK", _head(query))
     return Chunks(_delays(query), journal)
 
 
-def write(environ: WSGIEnvironment, start_response: StartResponse, query: dict[str, str], journal: Journal) -> Answer:
+def write(
+    environ: WSGIEnvironment, start_response: StartResponse, query: dict[str, str], journal: Journal
+) -> Answer:
     writer = start_response("200 OK", _head(query))
     for delay in _delays(query):
         linger(delay)
@@ -120,16 +130,20 @@ def write(environ: WSGIEnvironment, start_response: StartResponse, query: dict[s
     return Chunks([0.0], journal)
 
 
-def file(environ: WSGIEnvironment, start_response: StartResponse, query: dict[str, str], journal: Journal) -> Answer:
+def file(
+    environ: WSGIEnvironment, start_response: StartResponse, query: dict[str, str], journal: Journal
+) -> Answer:
     wrapper = environ.get("wsgi.file_wrapper")
     if wrapper is None:
         return send(start_response, "no wsgi.file_wrapper")
     start_response("200 OK", [("Content-Type", "text/plain")])
-    answer: Answer = wrapper(Path(__file__).open("rb"))
+    answer: Answer = wrapper(Path(__file__).open("rb"))  # noqa: SIM115 - the server closes it
     return answer
 
 
-def hold(environ: WSGIEnvironment, start_response: StartResponse, query: dict[str, str], journal: Journal) -> Answer:
+def hold(
+    environ: WSGIEnvironment, start_response: StartResponse, query: dict[str, str], journal: Journal
+) -> Answer:
     """Be in flight until a file is there."""
     Path(query["here"]).touch()
     while not Path(query["until"]).exists():
@@ -167,7 +181,8 @@ def _work(number: int) -> int:
 def work_in_pool(
     environ: WSGIEnvironment, start_response: StartResponse, query: dict[str, str], journal: Journal
 ) -> Answer:
-    # Not multiprocessing.Pool: it ends its processes by SIGTERM, which gunicorn's worker has taught them to ignore.
+    # Not multiprocessing.Pool: it ends its processes by SIGTERM, which gunicorn's worker has taught them
+    # to ignore.
     with ProcessPoolExecutor(2, multiprocessing.get_context("fork")) as pool:
         return send(start_response, list(pool.map(_work, range(4))))
 
@@ -211,7 +226,9 @@ def journal_of(environ: WSGIEnvironment, start_response: StartResponse) -> Answe
     journal = journals[environ["PATH_INFO"].strip("/")]
     told = {name: value for name, value in journal.items() if name not in {"made", "handed_over"}}
     is_untouched = "made" in journal and journal["made"] is journal.get("handed_over")
-    return send(start_response, {**told, "is_untouched": is_untouched, "asked_in": here()})
+    is_alive = Path(f"/proc/self/task/{journal.get('thread')}").exists()
+    answer = {**told, "is_untouched": is_untouched, "is_alive": is_alive, "asked_in": here()}
+    return send(start_response, answer)
 
 
 guarded = RequestTimeoutMiddleware(endpoints)

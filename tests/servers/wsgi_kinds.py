@@ -31,7 +31,11 @@ class Kind:
     def missing(self) -> str:
         """Why it cannot be tested here; empty if it can."""
         if self.package == "uWSGI":
-            return "" if program("uwsgi") else "uWSGI is not there: it has to be compiled (extra servers-compiled)"
+            return (
+                ""
+                if program("uwsgi")
+                else "uWSGI is not there: it has to be compiled (extra servers-compiled)"
+            )
         lacking = [name for name in (self.command[2], *self.requires) if find_spec(name) is None]
         return f"not installed: {', '.join(lacking)} (extra servers)" if lacking else ""
 
@@ -88,7 +92,12 @@ GRANIAN = Kind(
 CHEROOT = Kind("cheroot", "cheroot", _module("cheroot", "--bind=127.0.0.1:{port}", APP), "thread")
 FLASK = Kind("Flask's, threaded", "Flask", (*_FLASK, "--with-threads"), "thread", keeps_alive=False)
 FLASK_NO_THREADS = Kind(
-    "Flask's, not threaded", "Flask", (*_FLASK, "--without-threads"), "main", keeps_alive=False, shows_cut=False
+    "Flask's, not threaded",
+    "Flask",
+    (*_FLASK, "--without-threads"),
+    "main",
+    keeps_alive=False,
+    shows_cut=False,
 )
 DJANGO = Kind(
     "Django's, threaded", "Django", _DJANGO, "thread", shows_cut=False, environment=_DJANGO_SETTINGS

@@ -6,7 +6,7 @@
 Code uses one idiom in an endless loop and is aborted at a random point, thousands of
 times: on hostline's road for the main thread (a signal), on its road for worker threads,
 and by a bare ``PyThreadState_SetAsyncExc`` at a random time. Half of the aborts hit a
-loop that does nothing else, half one with 200 steps of other work in each round. Then one
+loop that does next to nothing else, half one with some 200 steps of other work in each round. Then one
 looks: is a lock held, a module half imported, a pool short of a connection, a transaction
 open? Ends with status 1 where hostline breaks more than ``--at-most`` allows.
 
@@ -112,18 +112,17 @@ def run_road(road: str, aborts: int, only: str) -> dict[str, tuple[int, int]]:
     sys.setswitchinterval(0.0002)
     logging.getLogger("hostline").setLevel(logging.CRITICAL)
     abort = BareAborts().abort if road == "bare" else abort_by_hostline()
-    workers = 1 if road == "main" else WORKERS
     results: dict[str, tuple[int, int]] = {}
     for kind in IDIOMS:
         if only not in kind.__name__:
             continue
         started = time.monotonic()
+        workers = 1 if road == "main" or kind.shares_a_lock else WORKERS
         counts: list[tuple[int, int]] = []
 
-        def work(kind: type[Idiom] = kind, counts: list[tuple[int, int]] = counts) -> None:
-            share = aborts // 2 // workers
+        def work(kind: type[Idiom] = kind, share: int = aborts // 2 // workers) -> None:
             tight, mixed = (count_broken(kind, abort, share, work) for work in kind.other_work)
-            counts.append((tight, mixed))
+            counts.append((tight, mixed))  # noqa: B023
 
         if road == "main":
             work()

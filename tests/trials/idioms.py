@@ -4,6 +4,7 @@ An idiom is used by one thread alone, so whatever is held when its code has come
 held by nobody.
 """
 
+import _imp
 import gc
 import importlib
 import itertools
@@ -27,6 +28,8 @@ class Idiom:
     name: str
     #: How many steps of other work follow each round: next to none, and as much again.
     other_work = (0, 200)
+    #: Whether threads that use it at the same time use one lock all the same.
+    shares_a_lock = False
 
     def step(self) -> None:
         raise NotImplementedError
@@ -134,6 +137,7 @@ class _Nowhere:
 
 class Logging(Idiom):
     name = "`logging`, a handler's lock"
+    other_work = (100, 1_000)
 
     def __init__(self) -> None:
         self.logger = logging.Logger("trial")
@@ -169,6 +173,7 @@ class Import(Idiom):
     name = "an import"
     # A loop that did nothing but import would be broken in it, when putting it off has an end.
     other_work = (5_000, 20_000)
+    shares_a_lock = True
     _numbers = itertools.count()
     _folder: Path | None = None
 
@@ -189,11 +194,13 @@ class Import(Idiom):
         module = sys.modules.get(self.module)
         if module is not None and not hasattr(module, "COMPLETE"):
             return True
-        # Whoever imports it next waits for ever where its lock is still held.
+        # Where a lock is still held, another thread's import waits for ever.
         lock = importlib._bootstrap._module_locks.get(self.module, lambda: None)()  # type: ignore[attr-defined]
-        return lock is not None and lock.owner is not None
+        return _imp.lock_held() or (lock is not None and lock.owner is not None)
 
     def discard(self) -> None:
+        while _imp.lock_held():
+            _imp.release_lock()
         sys.modules.pop(self.module, None)
 
 
