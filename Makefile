@@ -39,6 +39,10 @@ test-unit: ## the unit tests alone (seconds)
 test-slow: $(VENV)/.with-test,servers ## the tests that repeat something thousands of times
 	$(BIN)/python -m pytest -m slow || [ $$? = 5 ]  # 5: there is none
 
+.PHONY: wsgi-table
+wsgi-table: $(VENV)/.with-test,servers ## what an abort does on each WSGI server (minutes)
+	$(BIN)/python tests/servers/wsgi_table.py
+
 .PHONY: test-others
 test-others: $(VENV)/.with-test,servers ## `make test` on every other supported CPython that is there
 	@own=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \

@@ -15,7 +15,8 @@ METHOD = (
     "of the process; of the quietest quarter of the rounds, the median of the difference from the baseline "
     "of the same round. "
     "Servers: bursts that alternate between servers that are up at once; the median of the ratios of "
-    "neighbouring bursts; capacity by the servers' processor time a request. Deadlines and lateness: the monotonic clock."
+    "neighbouring bursts; capacity by the servers' processor time in the quietest of "
+    "them. Deadlines and lateness: the monotonic clock."
 )
 _PACKAGES = (
     *("anyio", "fastapi-timeout", "gunicorn", "hostline", "httptools", "starlette", "uvicorn", "uvloop"),

@@ -62,7 +62,7 @@ def run(scale: Scale, report: Report, show: Callable[[str, float], object]) -> N
         report.expect(f"{what} of the bare app's: {name}", figure, "%", (0.98, 0.995), is_floor=True)
     columns = [("server", ""), ("requests", "/s"), ("p50", "ms"), ("p99", "ms"), ("processor", "us")]
     columns += [("throughput", "%"), ("capacity", "%")]
-    note = f"{scale.bursts} bursts each, by {load.generator()}. Capacity: by the server's processor time a request."
+    note = f"{scale.bursts} bursts each, by {load.generator()}; capacity by the server's processor time."
     if missing:
         note += f" Not installed and left out: {', '.join(missing)}."
     report.add(Table("Behind servers, one process each, Heroku's 9 headers", columns, rows, note))
@@ -88,24 +88,30 @@ class Taken:
     def figures(self) -> list[Cell]:
         """Requests per second, latencies, and processor time for each request."""
         rates = [median(getattr(each, name) for each in self.loads) for name in ("per_second", "p50", "p99")]
-        known = [each for each in self.processor if each is not None]
-        return [*rates, median(known) if known else None]
+        return [*rates, _quiet(self.processor)]
 
     def compared_with(self, other: "Taken") -> tuple[float, float | None]:
-        """Throughput and capacity as shares of the other's: medians of neighbouring bursts' ratios."""
+        """Throughput and capacity as shares of the other's."""
         rates = [mine.per_second / its.per_second for mine, its in zip(self.loads, other.loads, strict=True)]
-        costs = [
-            its / mine for mine, its in zip(self.processor, other.processor, strict=True) if mine and its
-        ]
-        return median(rates), median(costs) if costs else None
+        mine, its = _quiet(self.processor), _quiet(other.processor)
+        return median(rates), None if mine is None or its is None else its / mine
+
+
+def _quiet(costs: list[float | None]) -> float | None:
+    """The median of the quietest bursts: what else runs on the machine makes them dearer, never cheaper."""
+    known = sorted(cost for cost in costs if cost is not None)
+    return median(known[: max(1, len(known) // 3)]) if known else None
 
 
 def _measure(protocol: str, command: list[str], scale: Scale) -> dict[str, Taken]:
     with ExitStack() as stack:
-        servers = {
-            name: Taken(*stack.enter_context(serving(command, f"benchmarks.served:{protocol}_{app}")))
+        started = {
+            name: stack.enter_context(serving(command, f"benchmarks.served:{protocol}_{app}"))
             for name, app in _APPS.items()
         }
+        for port, process in started.values():
+            _await_readiness(process, port)
+        servers = {name: Taken(port, process.pid) for name, (port, process) in started.items()}
         turns = list(servers.values())
         for server in turns:
             asyncio.run(load.built_in(server.port, stamped(HEROKU), scale.burst / 2))  # to warm up
@@ -131,16 +137,15 @@ def processor_time(pid: int) -> float | None:
 
 
 @contextmanager
-def serving(command: list[str], app: str) -> Iterator[tuple[int, int]]:
-    """A server of the app on a free port of the loopback interface; gives its port and process."""
+def serving(command: list[str], app: str) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """A server of the app on a free port of the loopback interface, started but perhaps not ready."""
     port = _free_port()
     address = ["--bind", f"{_ADDRESS}:{port}"] if command[0] == "gunicorn" else ["--port", str(port)]
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_ROOT), *filter(None, sys.path)])}
     arguments = [sys.executable, "-m", *command, *address, app]
     server = subprocess.Popen(arguments, cwd=_ROOT, env=environ, stdin=subprocess.DEVNULL)
     try:
-        _await_readiness(server, port)
-        yield port, server.pid
+        yield port, server
     finally:
         server.terminate()
         try:

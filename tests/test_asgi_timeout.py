@@ -564,7 +564,7 @@ def test_a_body_gives_more_time(run, long, header):
 def test_what_is_left_of_the_wait_is_what_there_is(run, long, seen):
     asked = _stamped(0.5)
     assert run(Client().ask(long(slow_asgi, wait_timeout=0.6), asked)).status == 504
-    assert asked["hostline.request"].timeout <= 0.1
+    assert asked["hostline.request"].timeout < 0.11
     assert seen.states == READY_AND_TIMED_OUT
 
 
@@ -1232,6 +1232,7 @@ def test_a_lane_s_timer_keeps_no_context_of_a_request(long):
 
     async def main():
         ref = await asyncio.create_task(first())
+        await asyncio.sleep(0)  # the step that the task's end woke us in keeps its context
         gc.collect()
         return ref()
 

@@ -97,6 +97,7 @@ def test_defaults_of_the_timeout():
         "content_type": None,
         "observers": ("log",),
         "signal": signal.SIGURG,
+        "deferral_limit": 1.0,
     }
 
 

@@ -122,7 +122,7 @@ class AsgiRequest(RequestDetails):
         self._withdraw()
         gap = self.guard.settings.stream_timeout
         self.deadline = inf
-        if gap is not None:
+        if gap is not None and self.ended is None:
             self.lanes.at(self, monotonic() + gap)
 
     def receive(self) -> Awaitable[Message]:
@@ -221,10 +221,8 @@ class RequestTimeoutMiddleware:
         self.breaks = settings.mode != "report"
         self._waits = _budget.WaitReader()
         self._exempt = PathPrefixes(settings.exempt_paths)
-        # None sends every request the long way, through _judge.
-        self._timeout: float | None = None
-        if not (settings.exempt_paths or settings.timeout_for or settings.warn_after):
-            self._timeout = settings.service_timeout
+        self._timeout = settings.service_timeout
+        self._judges_each = _budget.judges_each(settings)
         self._lane: LoopLane | None = None  # of the loop that was last seen
         self._has_warned = False
 
@@ -248,19 +246,21 @@ class RequestTimeoutMiddleware:
         for name, value in scope["headers"]:
             if name == b"x-request-start":
                 request_start = value if request_start is None else b""  # two say nothing
-        if timeout is None or request_start is not None:
+        if self._judges_each or request_start is not None:
             serve_instead = self._judge(request, scope, request_start)
             if serve_instead is not None:
                 request.detach()
                 await serve_instead(scope, receive, send)
                 return
-            timeout = None
+            if request.timeout != timeout:
+                timeout = None  # it has one of its own
+        else:
+            request.timeout = timeout
         if self.is_attended():
             self.observers.tell(request, _READY)
         request.task = task = _current(loop)
         cancelling = task.cancelling()
         if timeout is not None:
-            request.timeout = timeout
             request.deadline = request.started + timeout
             request.claims = lane.entries
             lane.entries[request] = True
@@ -282,6 +282,8 @@ class RequestTimeoutMiddleware:
                 else:
                     request.complete()
         finally:
+            # An error's traceback holds this frame, and the task holds the error.
+            del task
             request.detach()
 
     def _meet_loop(self, loop: asyncio.AbstractEventLoop) -> LoopLane:

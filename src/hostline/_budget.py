@@ -105,6 +105,11 @@ def announces_body(content_length: str | None, transfer_encoding: str | None) ->
     return length.isascii() and length.isdigit() and length.strip("0") != ""
 
 
+def judges_each(settings: RequestTimeoutSettings) -> bool:
+    """Whether there is something to be decided for each single request, whatever its headers."""
+    return bool(settings.exempt_paths or settings.timeout_for or settings.warn_after)
+
+
 def service_timeout(settings: RequestTimeoutSettings, request: object) -> float | None:
     """The service timeout of one request: what ``timeout_for`` says of it, else the setting.
 

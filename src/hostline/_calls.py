@@ -12,7 +12,7 @@ from functools import lru_cache
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
-_CALLS = frozenset({"CALL", "CALL_KW", "CALL_FUNCTION_EX"})
+CALLS = frozenset({"CALL", "CALL_KW", "CALL_FUNCTION_EX"})
 _PART_OF_A_CALL = frozenset({"PRECALL", "KW_NAMES"})  # of CPython 3.11 and 3.12
 _LOADS_A_NAME = frozenset(
     {"LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_DEREF", "LOAD_NAME", "LOAD_GLOBAL"}
@@ -22,7 +22,7 @@ _LOADS_A_METHOD = frozenset({"LOAD_METHOD", "LOAD_ATTR"})
 
 
 class Call(NamedTuple):
-    """``receiver`` is the dotted name on which ``method`` is called."""
+    """``receiver`` is the dotted name on which ``method`` is called; empty: something else."""
 
     receiver: tuple[str, ...]
     method: str
@@ -30,6 +30,8 @@ class Call(NamedTuple):
 
 def receiver_of(call: Call, frame: FrameType) -> Any:
     """The object that the method is called on; None where that cannot be told."""
+    if not call.receiver:
+        return None
     name, *attributes = call.receiver
     value: Any = frame.f_locals.get(name, frame.f_globals.get(name))
     for attribute in attributes:
@@ -44,23 +46,25 @@ def call_at(frame: FrameType) -> Call | None:
 
 @lru_cache(maxsize=512)
 def calls(code: CodeType) -> dict[int, Call]:
-    """Every call of a method in this code that is plain enough, by its offset."""
+    """Every call of a method in this code whose arguments are plain enough, by its offset."""
     instructions = list(dis.get_instructions(code))
-    found = {i.offset: _call(instructions[: n + 1]) for n, i in enumerate(instructions) if i.opname in _CALLS}
+    found = {i.offset: _call(instructions, n) for n, i in enumerate(instructions) if i.opname in CALLS}
     return {offset: call for offset, call in found.items() if call is not None}
 
 
-def _call(instructions: list[dis.Instruction]) -> Call | None:
+def _call(instructions: list[dis.Instruction], last: int) -> Call | None:
     """The call that the last of these instructions makes."""
     depth = 1  # how many of the values that the call takes have not been found yet, and one
-    for position in range(len(instructions) - 1, -1, -1):
+    for position in range(last, -1, -1):
         instruction = instructions[position]
-        if instruction.opcode in dis.hasjrel and position < len(instructions) - 1:
+        if instruction.opcode in dis.hasjrel:
             return None  # an argument that is computed one way or another
         depth -= dis.stack_effect(instruction.opcode, instruction.arg)
         if depth <= 1 and instruction.opname in _LOADS_A_METHOD:
             receiver = _dotted_name(instructions[:position])
-            return Call(receiver, str(instruction.argval)) if receiver else None
+            return Call(receiver, str(instruction.argval))
+        if depth <= 0:
+            return None  # a function
     return None
 
 

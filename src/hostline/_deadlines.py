@@ -26,6 +26,7 @@ This module knows nothing of requests. Imports: ``_native``.
 """
 
 import asyncio
+import contextvars
 import heapq
 import itertools
 import logging
@@ -43,6 +44,9 @@ from hostline._native import after_fork_in_child, native_lock, start_native_thre
 logger = logging.getLogger("hostline")
 
 _BATCH = 256
+# A timer keeps the context that it was made in, and so whatever the first request has put
+# into that; this one is empty.
+_NO_CONTEXT = contextvars.Context()
 # The resolution of uvloop's timers; a shorter delay would spin until the deadline.
 _TICK = 0.001
 # How long a watchdog may be held up before somebody looks whether it still lives.
@@ -110,7 +114,7 @@ class Watchdog:
     The heap refers to its entries weakly: what has been popped is let go at once.
 
     Started when first needed, never at import: servers fork. ``rouse`` and ``at`` may be
-    called from any thread; ``_lock`` guards the heap, the table of lanes and the start.
+    called from any thread; ``_lock()`` guards the heap, the table of lanes and the start.
     """
 
     def __init__(self) -> None:
@@ -120,12 +124,16 @@ class Watchdog:
         self._numbers = itertools.count()
         self._plan = inf
         self._pid = 0
-        self._lock = native_lock()
+        self._locks: dict[int, LockType] = {}
         self._wake = _sleeping()
+
+    def _lock(self) -> LockType:
+        """This process's lock: one that came over a fork may be held by a thread that did not."""
+        return self._locks.setdefault(os.getpid(), native_lock())
 
     def lane(self, timeout: float) -> Lane:
         """The lane of this timeout; the same one for all who ask."""
-        with self._lock:
+        with self._lock():
             return self._lanes.setdefault(timeout, Lane(timeout))
 
     def at(self, entry: Entry, deadline: float) -> Claims:
@@ -136,7 +144,7 @@ class Watchdog:
         self._odd[entry] = True
         if deadline == inf:
             return self._odd
-        with self._lock:
+        with self._lock():
             heapq.heappush(self._heap, (deadline, next(self._numbers), weakref.ref(entry)))
         if not self._plan <= deadline or self._pid != os.getpid():
             self.rouse()
@@ -156,7 +164,7 @@ class Watchdog:
             pass  # it has been roused already
 
     def _start(self) -> None:
-        with self._lock:
+        with self._lock():
             if self._pid == os.getpid():
                 return
             if self._pid:  # forked by something that runs no Python hooks
@@ -202,7 +210,7 @@ class Watchdog:
     def _expire_odd(self, now: float) -> float:
         """Let the heap's due entries expire; when the next of them is due."""
         while True:
-            with self._lock:
+            with self._lock():
                 if not self._heap:
                     return inf
                 deadline, _, reference = self._heap[0]
@@ -216,7 +224,7 @@ class Watchdog:
 
     def after_fork(self) -> None:
         """Only the thread that forked goes on here: the others' entries mean nothing."""
-        self._lock = native_lock()
+        self._locks.clear()
         self._wake = _sleeping()
         self._pid = 0
         self._plan = inf
@@ -273,7 +281,7 @@ class LoopLane:
 
     def start_timer(self) -> None:
         """To be called by whoever enters and finds ``timer`` None."""
-        self.timer = self.lanes.loop.call_later(self.timeout, self._fire)
+        self.timer = self.lanes.loop.call_later(self.timeout, self._fire, context=_NO_CONTEXT)
 
     def _fire(self) -> None:
         now = monotonic()
@@ -284,7 +292,7 @@ class LoopLane:
                         self.lanes.at(entry, entry.deadline)
                 elif entry.deadline > now:
                     delay = max(entry.deadline - now, _TICK)
-                    self.timer = self.lanes.loop.call_later(delay, self._fire)
+                    self.timer = self.lanes.loop.call_later(delay, self._fire, context=_NO_CONTEXT)
                     return
                 elif self.entries.pop(entry, False):  # another's expiry may have ended it
                     _expire(entry)
@@ -336,7 +344,7 @@ class LoopLanes:
 
     def _start_timer(self, entry: LoopEntry) -> None:
         delay = max(entry.deadline - monotonic(), _TICK)
-        entry.timer = self.loop.call_later(delay, self._fire, entry)
+        entry.timer = self.loop.call_later(delay, self._fire, entry, context=_NO_CONTEXT)
 
     def _fire(self, entry: LoopEntry) -> None:
         entry.timer = None

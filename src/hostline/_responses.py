@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from html import escape
-from http import HTTPStatus
+from http.client import responses
 from typing import Self
 
 from hostline._hosts import Redirect, Reject
@@ -55,11 +55,16 @@ class Response:
     @property
     def reason(self) -> str:
         """The words that go with the status."""
-        return HTTPStatus(self.status).phrase
+        return phrase(self.status)
 
     def to(self, method: str) -> Self:
         """The same answer to this method: HEAD is told the length of a body that does not come."""
         return replace(self, body=b"") if method == "HEAD" else self
+
+
+def phrase(status: int) -> str:
+    """The words that go with a status; for one that nobody has registered, some that fit ours."""
+    return responses.get(status, "Timeout")
 
 
 def host_response(refusal: Redirect | Reject, media_type: str, cache_control: str | None) -> Response:
@@ -117,13 +122,13 @@ def _uncached(status: int, headers: dict[str, str], media_type: str, text: str) 
     if media_type not in (JSON, PROBLEM):
         return _page(status, headers, media_type, text)
     # RFC 9457; without a type of its own, the title is the status's phrase.
-    problem = {"title": HTTPStatus(status).phrase, "status": status, "detail": text}
+    problem = {"title": phrase(status), "status": status, "detail": text}
     return _whole(status, headers, PROBLEM, json.dumps(problem).encode())
 
 
 def _page(status: int, headers: dict[str, str], media_type: str, text: str) -> Response:
     """``text`` is of the media type: HTML is escaped by whoever made it."""
-    title = f"{status} {HTTPStatus(status).phrase}"
+    title = f"{status} {phrase(status)}"
     page = _HTML_PAGE if media_type == HTML else _TEXT_PAGE
     body = page.format(title=title, text=text).encode()
     return _whole(status, headers, f"{media_type}; charset=utf-8", body)

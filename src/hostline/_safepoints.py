@@ -9,17 +9,17 @@ A frame says exactly at what it stands only where it cannot run on meanwhile: in
 handler, for the main thread. For another thread it is a snapshot; ``_interrupts`` takes
 an injection back whose target has moved.
 
-Imports: ``_calls``.
+Imports: ``_points``.
 """
 
 import dis
 import itertools
 import sys
 import threading
-from functools import lru_cache
-from types import CodeType, FrameType
+from collections.abc import Iterator
+from types import FrameType
 
-from hostline._calls import calls
+from hostline._points import GIVES_BACK, OUT, Points, points
 
 # How many frames inwards count: bookkeeping calls bookkeeping, but an app that is called
 # *by* concurrent.futures, or inside a context manager of contextlib's, must stay breakable.
@@ -44,13 +44,15 @@ _BOOKKEEPING = frozenset(
         "weakref",
     }
 )
-_CLEANING_UP = frozenset({"__del__", "__enter__", "__exit__", "acquire", "close", "release"})
+_CLEANING_UP = GIVES_BACK | {"__enter__", "acquire"}
 # urllib3's and Django's ways into and out of a pool, or of "the connection of this thread".
 _CHECKING_OUT = frozenset(
     {"_get_conn", "_put_conn", "close_if_health_check_failed", "close_if_unusable_or_obsolete", "connect"}
 )
 _POOLS = frozenset({"django.db.backends.base.base", "urllib3.connectionpool"})
 
+# The signal handler, which a second signal may hit.
+_OURSELVES = "hostline._breaker"
 _IMPORTING = "<frozen importlib._bootstrap>"
 _CONDITION_WAIT = threading.Condition.wait.__code__
 _WAITING_LINES = frozenset(
@@ -66,40 +68,98 @@ _WAITING_LINES = frozenset(
 _NEWBORN_MISTAKEN = sys.version_info < (3, 12)
 _THREAD_START = threading.Thread.start.__code__
 
-# Between a bare `lock.acquire()` and the `try` behind it the lock belongs to nobody who
-# would give it back. CPython 3.13 raises at the next point where it looks for exceptions,
-# not at the one where the thread was seen: there, the way to the call counts as well.
-_BEHIND_ACQUIRE = 8
-_BEFORE_ACQUIRE = 8 if sys.version_info >= (3, 13) else 0
+# CPython 3.13 looks whether an exception is pending, lets other threads run, and raises what
+# it had seen before. So one that is set meanwhile is raised at the next check point only.
+_RAISES_LATE = sys.version_info >= (3, 13)
 
 
 def may_break(frame: FrameType | None, *, is_waiting: bool = False) -> bool:
-    """Whether an exception raised in this frame leaves everything behind it whole.
+    """Whether an exception raised in this very frame, now, leaves everything behind it whole.
 
-    ``is_waiting``: the frame is known to wait in its innermost call, from which it would
-    be raised. So a lock that it stands at has not been taken.
+    For the main thread and for greenlets. ``is_waiting``: the frame is known to wait in its
+    innermost call, out of which it would be raised: a lock that it waits for is not taken.
     """
-    innermost = frame
-    if not is_waiting and is_acquiring(frame):
+    if frame is None:
+        return True
+    if not _is_whole(frame, is_waiting=is_waiting):
         return False
+    found, at = points(frame.f_code), frame.f_lasti
+    if is_waiting:
+        return at not in found.cleaning
+    return _waits_on_a_condition(frame) or at not in found.delicate
+
+
+def may_inject(frame: FrameType | None, *, stands_still: bool = False) -> bool:
+    """Whether an exception that is set now for another thread, which is here, will do no harm.
+
+    ``stands_still``: it has not run since it was last looked at, so it is in a C call.
+    """
+    if frame is None:
+        return True
+    if not _is_whole(frame):
+        return False
+    return _waits_on_a_condition(frame) or not any(
+        at in (found.delicate_ahead if is_ahead else found.delicate)
+        for found, at, is_ahead in _landings(frame, stands_still=stands_still)
+    )
+
+
+def has_acquired(frame: FrameType | None) -> bool:
+    """Whether this frame has just taken a bare lock, unless it still waits for it."""
+    return frame is not None and frame.f_lasti in points(frame.f_code).acquiring
+
+
+def is_acquiring(frame: FrameType | None) -> bool:
+    """Whether an exception that is set now may leave a bare lock taken."""
+    if frame is None or _waits_on_a_condition(frame):
+        return False
+    return any(at in found.acquiring for found, at, _ in _landings(frame, stands_still=False))
+
+
+def _is_whole(frame: FrameType, *, is_waiting: bool = False) -> bool:
+    """Whether none of the functions that are being run is one that must not be cut short."""
+    innermost = frame
     depth = 0
-    while frame is not None:
-        code = frame.f_code
+    outer: FrameType | None = frame
+    while outer is not None:
+        code = outer.f_code
+        if code.co_filename == _IMPORTING or outer.f_globals.get("__name__") == _OURSELVES:
+            return False
+        if _NEWBORN_MISTAKEN and code is _THREAD_START:
+            return False
         is_harmless = is_waiting and code.co_name == "acquire"
-        if depth < _INNERMOST and not is_harmless and _is_critical(frame, innermost):
+        if depth < _INNERMOST and not is_harmless and _is_critical(outer, innermost):
             return False
-        if code.co_filename == _IMPORTING or (_NEWBORN_MISTAKEN and code is _THREAD_START):
+        if 0 < depth < _INNERMOST and outer.f_lasti in points(code).cleaning:
             return False
-        frame = frame.f_back
+        outer = outer.f_back
         depth += 1
     return True
 
 
-def is_acquiring(frame: FrameType | None) -> bool:
-    """Whether this frame stands where an exception would leave a bare lock taken."""
-    if frame is None or _waits_on_a_condition(frame):
-        return False
-    return frame.f_lasti in _near_acquire(frame.f_code)
+def _landings(frame: FrameType, *, stands_still: bool) -> Iterator[tuple[Points, int, bool]]:
+    """Where an exception that is set now for this thread may be raised, and whether it runs on until then."""
+    found, at = points(frame.f_code), frame.f_lasti
+    is_late = at not in found.checks or (_RAISES_LATE and not stands_still)
+    # In C a thread is found in calls alone; at other check points it has looked already.
+    if at in found.checks and (at in found.calls or not is_late):
+        yield found, at, False
+    if is_late:
+        yield from _ahead(frame)
+
+
+def _ahead(frame: FrameType, depth: int = 0) -> Iterator[tuple[Points, int, bool]]:
+    """The check points to which the thread comes next."""
+    found, at = points(frame.f_code), frame.f_lasti
+    ahead = found.ahead.get(at, frozenset())
+    if at in ahead:
+        ahead = frozenset({at})  # a loop without any other is taken to go on
+    for offset in ahead - {OUT}:
+        yield found, offset, True
+    caller = frame.f_back
+    if OUT in ahead and caller is not None and depth < _INNERMOST:
+        yield points(caller.f_code), caller.f_lasti, False
+        yield from _ahead(caller, depth + 1)
 
 
 def _is_critical(frame: FrameType, innermost: FrameType | None) -> bool:
@@ -117,15 +177,3 @@ def _waits_on_a_condition(frame: FrameType | None) -> bool:
     whoever waits (Event, Queue, Future) gives the lock back.
     """
     return frame is not None and frame.f_code is _CONDITION_WAIT and frame.f_lineno in _WAITING_LINES
-
-
-@lru_cache(maxsize=512)
-def _near_acquire(code: CodeType) -> frozenset[int]:
-    """The offsets at, and close to, a bare ``acquire()``."""
-    offsets = [i.offset for i in dis.get_instructions(code)]
-    near: set[int] = set()
-    for offset, call in calls(code).items():
-        if call.method == "acquire":
-            at = offsets.index(offset)
-            near.update(offsets[max(0, at - _BEFORE_ACQUIRE) : at + 1 + _BEHIND_ACQUIRE])
-    return frozenset(near)

@@ -105,10 +105,9 @@ class RequestTimeoutMiddleware:
         self._threads_met: set[int] = set()
         self._request: type[WsgiRequest] = WsgiRequest
         self._is_attended = self.observers.are_attentive
-        # None sends every request the long way, through _judge.
-        self._lane: Lane | None = None
-        if settings.service_timeout and not _judges_each(settings):
-            self._lane = watchdog.lane(settings.service_timeout)
+        self._judges_each = _budget.judges_each(settings)
+        timeout = settings.service_timeout
+        self._lane: Lane | None = None if timeout is None else watchdog.lane(timeout)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
@@ -118,11 +117,14 @@ class RequestTimeoutMiddleware:
             self._meet_thread(thread_id)
         request = environ["hostline.request"] = self._request(environ, self, thread_id)
         lane = self._lane
-        if lane is None or "HTTP_X_REQUEST_START" in environ:
-            lane = None
+        if self._judges_each or "HTTP_X_REQUEST_START" in environ:
             serve_instead = self._judge(environ, request)
             if serve_instead is not None:
                 return serve_instead(environ, start_response)
+            if lane is not None and request.timeout != lane.timeout:
+                lane = None  # it has one of its own
+        elif lane is not None:
+            request.timeout = lane.timeout
         is_attended = self._is_attended()
         if is_attended:
             self.observers.tell(request, _READY)
@@ -130,7 +132,6 @@ class RequestTimeoutMiddleware:
         claims = _NONE
         try:
             if lane is not None:
-                request.timeout = lane.timeout
                 request.deadline = deadline = request.started + lane.timeout
                 claims = lane.entries
                 claims[request] = True
@@ -319,11 +320,6 @@ class RequestTimeoutMiddleware:
             return send(response, environ, start_response, timeout_error)
         finally:
             del timeout_error, error
-
-
-def _judges_each(settings: RequestTimeoutSettings) -> bool:
-    """Whether there is something to be decided for each single request."""
-    return bool(settings.exempt_paths or settings.timeout_for or settings.warn_after)
 
 
 WsgiRequest.outermost = frozenset(

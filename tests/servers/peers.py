@@ -5,13 +5,13 @@ import ssl
 import threading
 from pathlib import Path
 
-import trustme
-
 
 class SilentPeers:
     """Two listeners on loopback; ``environment`` is what ``blocking`` needs to find them."""
 
     def __init__(self, folder: Path) -> None:
+        import trustme  # noqa: PLC0415 - collecting the tests takes no extra
+
         authority = trustme.CA()
         certificates = folder / "authority.pem"
         authority.cert_pem.write_to_path(certificates)

@@ -22,6 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 from idioms import IDIOMS, Idiom, is_broken_for_good
 from trial import Run, app, in_child, in_threads, request, table, tell, versions
@@ -65,11 +66,11 @@ class BareAborts:
         try:
             self._running[thread] = time.monotonic() + TIMEOUT
             run()
-        except BareAbort:
-            return True
+        except BaseException:  # or what the code has made of it
+            pass
         finally:
             self._running.pop(thread, None)
-        return False
+        return True
 
     def _fire(self) -> None:
         while True:
@@ -98,7 +99,7 @@ def count_broken(kind: type[Idiom], abort: Abort, aborts: int, other_work: int) 
     broken = done = 0
     idiom = kind()
     while done < aborts:
-        done += abort(lambda: use_endlessly(idiom, other_work))
+        done += abort(partial(use_endlessly, idiom, other_work))
         if is_broken_for_good(idiom):
             broken += 1
             idiom.discard()
@@ -107,28 +108,31 @@ def count_broken(kind: type[Idiom], abort: Abort, aborts: int, other_work: int) 
     return broken
 
 
+def count_in_this_thread(kind: type[Idiom], abort: Abort, aborts: int) -> tuple[int, int]:
+    """The broken states of so many aborts, half of them tight and half mixed. In this thread."""
+    tight, mixed = (count_broken(kind, abort, aborts // 2, other) for other in kind.other_work)
+    return tight, mixed
+
+
+def count_in_threads(kind: type[Idiom], abort: Abort, aborts: int, workers: int) -> tuple[int, int]:
+    """The same in threads."""
+    counts: list[tuple[int, int]] = []
+    in_threads([lambda: counts.append(count_in_this_thread(kind, abort, aborts // workers))] * workers)
+    return sum(tight for tight, _ in counts), sum(mixed for _, mixed in counts)
+
+
 def run_road(road: str, aborts: int, only: str) -> dict[str, tuple[int, int]]:
-    """The idioms' broken states, of so many tight and as many mixed rounds."""
+    """Each idiom's broken states."""
     sys.setswitchinterval(0.0002)
     logging.getLogger("hostline").setLevel(logging.CRITICAL)
     abort = BareAborts().abort if road == "bare" else abort_by_hostline()
     results: dict[str, tuple[int, int]] = {}
-    for kind in IDIOMS:
-        if only not in kind.__name__:
-            continue
+    for kind in (each for each in IDIOMS if only in each.__name__):
         started = time.monotonic()
-        workers = 1 if road == "main" or kind.shares_a_lock else WORKERS
-        counts: list[tuple[int, int]] = []
-
-        def work(kind: type[Idiom] = kind, share: int = aborts // 2 // workers) -> None:
-            tight, mixed = (count_broken(kind, abort, share, work) for work in kind.other_work)
-            counts.append((tight, mixed))  # noqa: B023
-
         if road == "main":
-            work()
+            results[kind.name] = count_in_this_thread(kind, abort, aborts)
         else:
-            in_threads([work] * workers)
-        results[kind.name] = (sum(tight for tight, _ in counts), sum(mixed for _, mixed in counts))
+            results[kind.name] = count_in_threads(kind, abort, aborts, 1 if kind.shares_a_lock else WORKERS)
         tell(f"{road}: {kind.name}: {results[kind.name]}, {time.monotonic() - started:.0f} s")
     return results
 

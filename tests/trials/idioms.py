@@ -18,9 +18,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import sqlalchemy
-from sqlalchemy.pool import QueuePool
-
 
 class Idiom:
     """One round is ``step``. ``is_broken`` is asked in the same thread, when no code of it runs."""
@@ -140,7 +137,7 @@ class Logging(Idiom):
     other_work = (100, 1_000)
 
     def __init__(self) -> None:
-        self.logger = logging.Logger("trial")
+        self.logger = logging.Logger("trial")  # noqa: LOG001 - one for each thread, of no parent
         self.handler = logging.StreamHandler(_Nowhere())
         self.logger.addHandler(self.handler)
 
@@ -209,8 +206,11 @@ class Pool(Idiom):
     other_work = (200, 2_000)
 
     def __init__(self) -> None:
-        self.engine = sqlalchemy.create_engine("sqlite://", poolclass=QueuePool, pool_size=1, max_overflow=0)
-        self.statement = sqlalchemy.text("select 1")
+        from sqlalchemy import create_engine, text  # noqa: PLC0415 - the other idioms do without
+        from sqlalchemy.pool import QueuePool  # noqa: PLC0415
+
+        self.engine = create_engine("sqlite://", poolclass=QueuePool, pool_size=1, max_overflow=0)
+        self.statement = text("select 1")
 
     def step(self) -> None:
         with self.engine.connect() as connection:

@@ -29,7 +29,13 @@ from hostline.wsgi import RequestTimeoutMiddleware
 
 TIMEOUT = 0.002
 WORKERS = 4
-FAULTS = ("late or misdirected", "in started threads", "endings doubled", "endings lost", "answers that do not fit")
+FAULTS = (
+    "late or misdirected",
+    "in started threads",
+    "endings doubled",
+    "endings lost",
+    "answers that do not fit",
+)
 
 
 class Trial:
@@ -88,7 +94,9 @@ class Trial:
         self.count("endings doubled", sum(len(states) > 1 for states in endings))
         self.count("endings lost", sum(not states for states in endings))
         fitting = {("200 OK", "completed"), ("504 Gateway Timeout", "timed_out")}
-        pairs = [(status, states[0]) for status, states in zip(statuses.values(), endings, strict=True) if states]
+        pairs = [
+            (status, states[0]) for status, states in zip(statuses.values(), endings, strict=True) if states
+        ]
         self.count("answers that do not fit", sum(pair not in fitting for pair in pairs))
         with self.lock:
             self.timeouts += sum(state == "timed_out" for _, state in pairs)

@@ -62,7 +62,7 @@ def in_threads(runs: Sequence[Run]) -> None:
 def in_child(program: str, *arguments: str) -> Any:
     """What another run of a trial prints as JSON: a process, and so a main thread, of its own."""
     command = [sys.executable, "-W", "ignore", program, *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout)
 
 
