@@ -16,7 +16,8 @@ PACKAGE = Path(hostline.__file__).parent
 # A package stands for all of its modules, which may import each other.
 LAYERS: tuple[set[str], ...] = (
     {"errors", "_authority", "_calls", "_native", "_obstacles", "_stacks", "_targets"},
-    {"_safepoints", "_unblocking"},
+    {"_points", "_unblocking"},
+    {"_safepoints"},
     {"_environment"},
     {"_kinds"},
     {"_host_kinds"},

@@ -1,6 +1,7 @@
 """Where code may be broken, told of frames that stand at all kinds of places."""
 
 import contextlib
+import dis
 import importlib
 import logging
 import queue
@@ -8,11 +9,12 @@ import sys
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
 from hostline._safepoints import is_acquiring, may_break
-from timeouts import eventually, in_thread
+from timeouts import eventually
 
 
 def deeply(code, depth=3):
@@ -212,41 +214,34 @@ def test_a_bare_lock_that_is_waited_for():
             lock.release()
 
 
+def _take(lock, x):
+    x = x + 1
+    lock.acquire()
+    try:
+        x = x + 2
+        x = x + 3
+        x = x + 4
+    finally:
+        lock.release()
+
+
 def test_a_lock_that_has_just_been_taken():
-    """Asked before each instruction: none between the call and the ``try`` may be broken."""
-    lock = threading.Lock()
-    told = []
-
-    def take():
-        x = 1
-        lock.acquire()
-        try:
-            x += 1
-            x += 2
-            x += 3
-        finally:
-            lock.release()
-
-    def trace(frame, event, arg):
-        if frame.f_code is take.__code__:
-            frame.f_trace_opcodes = True
-            if event == "opcode":
-                told.append((frame.f_lineno - take.__code__.co_firstlineno, lock.locked(), may_break(frame)))
-        return trace
-
-    def traced():
-        sys.settrace(trace)
-        try:
-            take()
-        finally:
-            sys.settrace(None)
-
-    in_thread(lambda: deeply(traced))
-    taken = [(line, may) for line, is_locked, may in told if is_locked]
-    assert (2, True) not in taken
-    assert (3, True) not in taken
-    assert (6, True) in taken, "but the work behind it may"
-    assert (1, True) in [(line, may) for line, _, may in told] or sys.version_info >= (3, 13)
+    """At no instruction between the call and the ``try``; but at those of the work behind it."""
+    code = _take.__code__
+    told = {1: [], 2: [], 3: [], 6: []}
+    for instruction in dis.get_instructions(code):
+        line = (instruction.positions.lineno or 0) - code.co_firstlineno
+        frame = SimpleNamespace(
+            f_code=code, f_lasti=instruction.offset, f_globals=globals(), f_back=None, f_lineno=None
+        )
+        assert is_acquiring(frame) is not may_break(frame)
+        if line == 2 and instruction.opname not in ("CALL", "POP_TOP"):
+            continue  # on its way to the call
+        told.get(line, []).append(may_break(frame))
+    assert not any(told[2])
+    assert not any(told[3])
+    assert all(told[6])
+    assert sys.version_info >= (3, 13) or all(told[1])
     assert is_acquiring(None) is False
 
 

@@ -27,6 +27,10 @@ GRACE = 1.0
 DEFERRAL = 0.003
 #: How often the main thread is signalled anew while its handler finds no safe point.
 _RESIGNAL = 0.005
+#: After so many knocks that no handler has heard, they come seldom: C code that polls
+#: (libpq's) begins its turn anew with each signal, and never gets to where it is heard.
+_UNHEARD = 3
+_RESIGNAL_UNHEARD = 0.15
 #: How long a thread may stand at one call, with its exception pending, before it counts as
 #: waiting there; doubled each time that nothing could be done about it.
 _STANDSTILL = 0.003
@@ -70,6 +74,7 @@ class Target(Protocol):
 
     thread_id: int
     is_armed: bool
+    is_shielded: bool
     came_back: bool
     shot_at: bool
     is_pending: bool
@@ -99,6 +104,7 @@ class Breaker:
         self._standstill = _STANDSTILL
         self._knocked_at: tuple[FrameType | None, int, float] = (None, -1, 0.0)
         self._is_hopeless = False
+        self._unheard = 0  # how many knocks have come to nobody's ear
         if self._by_signal:
             main_thread.breakers[self] = True
 
@@ -154,7 +160,7 @@ class Breaker:
             self._by_signal or not _safepoints.is_acquiring(frame)
         ):
             return True
-        return _safepoints.may_break(frame, is_waiting=is_waiting)
+        return not self.request.is_shielded and _safepoints.may_break(frame, is_waiting=is_waiting)
 
     def _count(self) -> None:
         self._shots += 1
@@ -170,10 +176,12 @@ class Breaker:
             _unblocking.interrupt_sqlite(frame)
         self._place = None if frame is None else (frame, frame.f_lasti)
         signal.pthread_kill(self.request.thread_id, main_thread.signum)
-        return _RESIGNAL
+        self._unheard += 1
+        return _RESIGNAL if self._unheard < _UNHEARD else _RESIGNAL_UNHEARD
 
     def answer_knock(self, frame: FrameType | None) -> bool:
         """In the main thread: whether to raise in this frame."""
+        self._unheard = 0
         request = self.request
         if request.came_back or not request.is_armed or self._shots >= self._shots_due:
             return False

@@ -128,7 +128,7 @@ class Watchdog:
         self._wake = _sleeping()
 
     def _lock(self) -> LockType:
-        """This process's lock: one that came over a fork may be held by a thread that did not."""
+        """The lock of this process: one that came over a fork may be held by a thread that did not."""
         return self._locks.setdefault(os.getpid(), native_lock())
 
     def lane(self, timeout: float) -> Lane:

@@ -103,7 +103,9 @@ class GreenletRequest(ThreadRequest):
         deferral_limit = self.guard.settings.deferral_limit or 0.0
         if shots == SHOTS:
             self.tell_unstoppable(frame)
-        elif monotonic() - since < deferral_limit and not _safepoints.may_break(frame, is_waiting=True):
+        elif monotonic() - since < deferral_limit and (
+            self.is_shielded or not _safepoints.may_break(frame, is_waiting=True)
+        ):
             self._later(DEFERRAL, partial(self._fire, since, shots))
         else:
             self.shot_at = True

@@ -66,6 +66,8 @@ class ThreadRequest(RequestDetails):
     #: Whether an exception may be, or have been, on its way. Set by who sends it, before.
     shot_at = False
 
+    #: Whether its thread is in code of the server's, as far as an abort can be put off.
+    is_shielded = False
     #: Whether shots may be sent; guarded by ``firing``.
     is_armed = True
     #: Whether one was sent of the kind that has to be cleared.

@@ -4,7 +4,6 @@ Every WSGI framework but Django and Pyramid brings it; see ``hostline.django`` f
 """
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, cast
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 from hostline._responses import TEXT, Response
@@ -15,9 +14,6 @@ try:
     from werkzeug.http import parse_accept_header
 except ImportError as error:
     raise ImportError('hostline.wsgi needs Werkzeug: pip install "hostline[wsgi]"') from error
-
-if TYPE_CHECKING:
-    from _typeshed import OptExcInfo
 
 
 def octets(environ: WSGIEnvironment, key: str) -> bytes | None:
@@ -41,34 +37,8 @@ def media_type(environ: WSGIEnvironment, offers: Sequence[str]) -> str:
     return parse_accept_header(environ.get("HTTP_ACCEPT"), MIMEAccept).best_match(offers, TEXT)
 
 
-def send(
-    response: Response,
-    environ: WSGIEnvironment,
-    start_response: StartResponse,
-    error: BaseException | None = None,
-) -> Iterable[bytes]:
-    """Write the response; with an error, in place of a head that was not sent yet.
-
-    Raises ``error`` where the head has been sent (PEP 3333, ``exc_info``).
-    """
+def send(response: Response, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """Write the response."""
     response = response.to(environ["REQUEST_METHOD"])
-    status, headers = f"{response.status} {response.reason}", list(response.headers)
-    if error is None:
-        start_response(status, headers)
-    else:
-        _start_anew(status, headers, start_response, error)
+    start_response(f"{response.status} {response.reason}", list(response.headers))
     return [response.body]
-
-
-def _start_anew(
-    status: str, headers: list[tuple[str, str]], start_response: StartResponse, error: BaseException
-) -> None:
-    try:
-        start_response(status, headers, cast("OptExcInfo", (type(error), error, error.__traceback__)))
-    except type(error):
-        # The head is out; or this is Werkzeug's test client, which raises what it is given
-        # in any case. It takes the first head, which servers refuse after another.
-        try:
-            start_response(status, headers)
-        except Exception:  # noqa: BLE001 - whatever the server says to that
-            raise error from error.__cause__

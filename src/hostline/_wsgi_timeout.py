@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from math import inf
 from threading import get_ident
 from time import monotonic
-from typing import Unpack
+from typing import TYPE_CHECKING, NoReturn, Unpack
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from hostline import _budget, _greenlets, _responses, _wsgi_bodies, observers
@@ -29,6 +29,9 @@ from hostline._wsgi_exchange import media_type, send, target
 from hostline.errors import RequestExpiryError, RequestTimeoutError, RequestTimeoutException
 from hostline.settings import RequestTimeoutOptions, RequestTimeoutSettings
 
+if TYPE_CHECKING:
+    from _typeshed import OptExcInfo
+
 _NONE: Claims = {}
 _READY, _COMPLETED = State.READY, State.COMPLETED
 # Threads are met once each; their identities recur, but a server that makes one for each
@@ -40,6 +43,10 @@ class WsgiRequest(ThreadRequest):
     """A request between its server and its app, as ``environ["hostline.request"]``."""
 
     is_stream = False
+    head: tuple[str, list[tuple[str, str]]] | None = None
+    head_is_out = False
+    server_start: StartResponse
+    server_write: Callable[[bytes], object]
     #: Whether a response that the server will not see has been closed.
     is_closed = False
 
@@ -61,6 +68,32 @@ class WsgiRequest(ThreadRequest):
 
     def _raw_id(self) -> str:
         return self._given_id
+
+    # What the app gets as `start_response` goes to the server when the claim is won, or with
+    # the first `write`. Until then another head can take its place; given a second one
+    # afterwards, with exc_info, gunicorn and cheroot send both and uWSGI sends no body.
+    def start_response(
+        self, status: str, headers: list[tuple[str, str]], exc_info: "OptExcInfo | None" = None, /
+    ) -> Callable[[bytes], object]:
+        """Hold the app's head back (PEP 3333)."""
+        if exc_info is None or exc_info[1] is None:
+            if self.head is not None:
+                raise AssertionError("start_response was called a second time, without exc_info (PEP 3333).")
+        elif self.head_is_out:
+            raise exc_info[1].with_traceback(exc_info[2])
+        self.head = (status, headers)
+        return self._write
+
+    def _write(self, data: bytes) -> object:
+        # The server's own code, within the app's: no place for an abort.
+        self.is_shielded = True
+        try:
+            if not self.head_is_out and self.head is not None:
+                self.head_is_out = True
+                self.server_write = self.server_start(*self.head)
+            return self.server_write(data)
+        finally:
+            self.is_shielded = False
 
     def complete(self) -> None:
         """End well, unless it has ended already."""
@@ -116,6 +149,7 @@ class RequestTimeoutMiddleware:
         if thread_id not in self._threads_met:
             self._meet_thread(thread_id)
         request = environ["hostline.request"] = self._request(environ, self, thread_id)
+        request.server_start = start_response
         lane = self._lane
         if self._judges_each or "HTTP_X_REQUEST_START" in environ:
             serve_instead = self._judge(environ, request)
@@ -139,7 +173,7 @@ class RequestTimeoutMiddleware:
                     watchdog.rouse()
             else:
                 claims = watchdog.at(request, request.deadline)
-            result = self.app(environ, start_response)
+            result = self.app(environ, request.start_response)
             if result.__class__ is not list:
                 result = self._begun(request, result, environ)
             if claims.pop(request, False):
@@ -147,11 +181,10 @@ class RequestTimeoutMiddleware:
                     request.move_to(_COMPLETED)
                     if is_attended:
                         self.observers.tell(request, _COMPLETED)
-                return result
-            if not self.breaks:
+            elif self.breaks:
+                raise RequestTimeoutException  # noqa: TRY301 - the watchdog was first; all ends meet below
+            else:
                 request.leave()
-                return result
-            raise RequestTimeoutException  # noqa: TRY301 - the watchdog was first; this is where all ends meet
         except BaseException as error:
             request.came_back = True  # first of all: see _interrupts, point 2
             try:
@@ -160,9 +193,17 @@ class RequestTimeoutMiddleware:
                 if not request.shot_at:
                     raise  # that of a guard further out
                 answer = self._answer(request, claims, result, error, environ, start_response)
+            request.server_start = request.server_write = _too_late
             if answer is None:
                 raise
             return answer
+        # The server's objects hold the environ, which holds the request: no circle is left.
+        request.server_start = request.server_write = _too_late
+        if not request.head_is_out:
+            request.head_is_out = True
+            if request.head is not None:
+                start_response(*request.head)
+        return result
 
     def _meet_thread(self, thread_id: int) -> None:
         """What there is to do once for each thread, in that thread."""
@@ -309,17 +350,14 @@ class RequestTimeoutMiddleware:
         error: BaseException,
     ) -> Iterable[bytes]:
         """Answer 504, or raise."""
-        if self.settings.mode == "raise":
+        if self.settings.mode == "raise" or request.head_is_out:  # by `write`: the response is cut
             raise timeout_error from error
-        # With exc_info the server replaces a head that is not out yet, and raises the error
-        # where one is: then the response is cut, and the client can tell.
-        timeout_error.__cause__ = error
         offered = media_type(environ, _responses.TIMEOUT_PAGES)
-        response = _responses.timed_out(self.settings, request, offered)
-        try:
-            return send(response, environ, start_response, timeout_error)
-        finally:
-            del timeout_error, error
+        return send(_responses.timed_out(self.settings, request, offered), environ, start_response)
+
+
+def _too_late(*_: object) -> NoReturn:
+    raise RuntimeError("write() was called when the response had been handed over (PEP 3333).")
 
 
 WsgiRequest.outermost = frozenset(
