@@ -466,6 +466,9 @@ class Clock:
         self._numbers = itertools.count()
         self.calls = 0
 
+    def call_soon(self, callback, *args, context=None):
+        return self.call_later(0, callback, *args, context=context)
+
     def call_later(self, delay, callback, *args, context=None):
         assert delay >= 0
         self.calls += 1

@@ -48,7 +48,7 @@ class AsgiRequest(RequestDetails):
     """
 
     claims: dict[LoopEntry, bool]
-    task: asyncio.Task[Any]
+    task: asyncio.Task[Any] | None = None
     filed: float | None = None
     timer: asyncio.TimerHandle | None = None
     answer: asyncio.Task[None] | None = None
@@ -107,7 +107,7 @@ class AsgiRequest(RequestDetails):
     def complete(self) -> None:
         """The response is whole, or the app is done without one."""
         self._withdraw()
-        if self.move_to(_COMPLETED) and self.guard.is_attended():
+        if self.end(_COMPLETED) and self.guard.is_attended():
             self.guard.observers.tell(self, _COMPLETED)
 
     def _withdraw(self) -> None:
@@ -159,6 +159,7 @@ class AsgiRequest(RequestDetails):
         reporter.submit(self._tell_timeout)
         if not self.guard.breaks:
             return
+        assert self.task is not None  # it runs
         self.task.cancel()
         if self.guard.settings.mode == "respond" and not self.response_started:
             self.answer = self.lanes.loop.create_task(self._send_answer())
@@ -172,7 +173,7 @@ class AsgiRequest(RequestDetails):
 
     def _current_trace(self) -> _stacks.Trace:
         """What its task waits for just now."""
-        return _stacks.of_coroutine(self.task.get_coro(), _GUARD_CODE)
+        return _stacks.of_coroutine(self.task and self.task.get_coro(), _GUARD_CODE)
 
     def warn_after(self, seconds: float) -> None:
         """Log where it is, if it has not ended by then. A soft limit, and rare: a timer of its own."""
@@ -190,7 +191,7 @@ class AsgiRequest(RequestDetails):
     def detach(self) -> None:
         """Let go of what would keep the server's objects alive in a circle."""
         self._server_send = self._server_receive = _nowhere
-        self.__dict__.pop("task", None)
+        self.task = None
 
 
 async def _nowhere(*_: object) -> Any:
@@ -219,7 +220,7 @@ class RequestTimeoutMiddleware:
         self.observers = observers.named(settings.observers)
         self.is_attended = self.observers.are_attentive
         self.breaks = settings.mode != "report"
-        self._waits = _budget.WaitReader()
+        self._waits = _budget.WaitReader(settings)
         self._exempt = PathPrefixes(settings.exempt_paths)
         self._timeout = settings.service_timeout
         self._judges_each = _budget.judges_each(settings)
@@ -246,7 +247,10 @@ class RequestTimeoutMiddleware:
         for name, value in scope["headers"]:
             if name == b"x-request-start":
                 request_start = value if request_start is None else b""  # two say nothing
-        if self._judges_each or request_start is not None:
+        wait = None
+        if request_start is not None:
+            wait = request.wait = self._waits.unhurried(request_start, time.time())
+        if self._judges_each or (wait is None and request_start is not None):
             serve_instead = self._judge(request, scope, request_start)
             if serve_instead is not None:
                 request.detach()
@@ -328,6 +332,7 @@ class RequestTimeoutMiddleware:
 
     async def _end(self, request: AsgiRequest, cancelling: int, error: BaseException | None) -> None:
         """Come back from an app that was aborted, telling our cancellation from a foreign one."""
+        assert request.task is not None  # this one
         is_foreign = request.task.uncancel() > cancelling
         if error is not None and (is_foreign or not isinstance(error, (CancelledError, Exception))):
             raise error

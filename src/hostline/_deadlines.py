@@ -277,7 +277,7 @@ class LoopLane:
         self.lanes = lanes
         self.timeout = timeout
         self.entries: dict[LoopEntry, bool] = {}
-        self.timer: asyncio.TimerHandle | None = None
+        self.timer: asyncio.Handle | None = None
 
     def start_timer(self) -> None:
         """To be called by whoever enters and finds ``timer`` None."""
@@ -285,18 +285,20 @@ class LoopLane:
 
     def _fire(self) -> None:
         now = monotonic()
-        while self.entries:
-            for entry in _first(self.entries, _BATCH):
-                if entry.filed is not None:
-                    if self.entries.pop(entry, False):
-                        self.lanes.at(entry, entry.deadline)
-                elif entry.deadline > now:
-                    delay = max(entry.deadline - now, _TICK)
-                    self.timer = self.lanes.loop.call_later(delay, self._fire, context=_NO_CONTEXT)
-                    return
-                elif self.entries.pop(entry, False):  # another's expiry may have ended it
-                    _expire(entry)
+        for entry in _first(self.entries, _BATCH):
+            if entry.filed is not None:
+                if self.entries.pop(entry, False):
+                    self.lanes.at(entry, entry.deadline)
+            elif entry.deadline > now:
+                delay = max(entry.deadline - now, _TICK)
+                self.timer = self.lanes.loop.call_later(delay, self._fire, context=_NO_CONTEXT)
+                return
+            elif self.entries.pop(entry, False):  # another's expiry may have ended it
+                _expire(entry)
         self.timer = None
+        if self.entries:
+            # After what the batch has set going, or the first answer would wait for the last.
+            self.timer = self.lanes.loop.call_soon(self._fire, context=_NO_CONTEXT)
 
 
 class LoopLanes:

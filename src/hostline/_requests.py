@@ -113,12 +113,23 @@ class RequestDetails:
         moves = _MOVES[self.state]
         if state not in moves:
             return False
-        self.state = state
         if not _MOVES[state]:
-            self.ended = monotonic()
-            if self.on_end is not None:
-                self.on_end()
-                self.on_end = None
+            return self.end(state)
+        self.state = state
+        return True
+
+    def end(self, state: State) -> bool:
+        """Enter a final state, as every other state may; False where it has ended already.
+
+        :meth:`move_to` without the look into the table, for the end of each request.
+        """
+        if self.ended is not None:
+            return False
+        self.state = state
+        self.ended = monotonic()
+        if self.on_end is not None:
+            self.on_end()
+            self.on_end = None
         return True
 
     def _raw_id(self) -> str:

@@ -97,7 +97,7 @@ class WsgiRequest(ThreadRequest):
 
     def complete(self) -> None:
         """End well, unless it has ended already."""
-        if self.move_to(_COMPLETED):
+        if self.end(_COMPLETED):
             self.guard.observers.tell(self, _COMPLETED)
 
 
@@ -132,7 +132,7 @@ class RequestTimeoutMiddleware:
         self.observers = observers.named(settings.observers)
         #: Whether this process can, and is to, break what runs too long.
         self.breaks = settings.mode != "report"
-        self._waits = _budget.WaitReader()
+        self._waits = _budget.WaitReader(settings)
         self._exempt = PathPrefixes(settings.exempt_paths)
         self._has_begun = False
         self._threads_met: set[int] = set()
@@ -151,7 +151,10 @@ class RequestTimeoutMiddleware:
         request = environ["hostline.request"] = self._request(environ, self, thread_id)
         request.server_start = start_response
         lane = self._lane
-        if self._judges_each or "HTTP_X_REQUEST_START" in environ:
+        wait = None
+        if "HTTP_X_REQUEST_START" in environ:
+            wait = request.wait = self._waits.unhurried(environ["HTTP_X_REQUEST_START"], time.time())
+        if self._judges_each or (wait is None and "HTTP_X_REQUEST_START" in environ):
             serve_instead = self._judge(environ, request)
             if serve_instead is not None:
                 return serve_instead(environ, start_response)
@@ -178,7 +181,7 @@ class RequestTimeoutMiddleware:
                 result = self._begun(request, result, environ)
             if claims.pop(request, False):
                 if not request.is_stream:
-                    request.move_to(_COMPLETED)
+                    request.end(_COMPLETED)
                     if is_attended:
                         self.observers.tell(request, _COMPLETED)
             elif self.breaks:
@@ -339,7 +342,7 @@ class RequestTimeoutMiddleware:
         try:
             return self._respond(request, environ, start_response, timeout_error, error)
         finally:
-            del timeout_error, error  # their tracebacks hold this frame, which would hold them
+            del timeout_error, error  # a traceback holds this frame, which would hold the error
 
     def _respond(
         self,
@@ -351,7 +354,10 @@ class RequestTimeoutMiddleware:
     ) -> Iterable[bytes]:
         """Answer 504, or raise."""
         if self.settings.mode == "raise" or request.head_is_out:  # by `write`: the response is cut
-            raise timeout_error from error
+            try:
+                raise timeout_error from error
+            finally:
+                del timeout_error, error  # as above
         offered = media_type(environ, _responses.TIMEOUT_PAGES)
         return send(_responses.timed_out(self.settings, request, offered), environ, start_response)
 
