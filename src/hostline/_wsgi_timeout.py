@@ -191,12 +191,12 @@ class RequestTimeoutMiddleware:
         except BaseException as error:
             request.came_back = True  # first of all: see _interrupts, point 2
             try:
+                request.server_start = request.server_write = _too_late
                 answer = self._answer(request, claims, result, error, environ, start_response)
             except RequestTimeoutException:
                 if not request.shot_at:
                     raise  # that of a guard further out
                 answer = self._answer(request, claims, result, error, environ, start_response)
-            request.server_start = request.server_write = _too_late
             if answer is None:
                 raise
             return answer
