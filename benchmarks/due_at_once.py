@@ -18,7 +18,8 @@ from benchmarks.results import Report, Table
 from benchmarks.scale import Scale
 from benchmarks.spans import Span, quietly
 from benchmarks.traffic import PLAIN, receive, scope
-from hostline._deadlines import lanes_of, watchdog
+from hostline._deadlines import watchdog
+from hostline._loop_deadlines import lanes_of
 from hostline.asgi import RequestTimeoutMiddleware
 
 

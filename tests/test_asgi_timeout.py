@@ -19,7 +19,7 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import PlainTextResponse, StreamingResponse
 
 from hostline import RequestExpiryError, RequestTimeoutError, SettingsError, _asgi_timeout
-from hostline._deadlines import lanes_of
+from hostline._loop_deadlines import lanes_of
 from hostline._requests import State, reporter
 from hostline.asgi import CanonicalHostMiddleware, RequestTimeoutMiddleware, from_env
 from timeouts import LONG, SHORT, Client, Recorder, answer, hello_asgi, scope, slow_asgi

@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from hostline import _deadlines
-from hostline._deadlines import LoopLanes, Watchdog, lanes_of
+from hostline import _deadlines, _loop_deadlines
+from hostline._deadlines import Watchdog
+from hostline._loop_deadlines import LoopLanes, lanes_of
 from timeouts import eventually, switch_interval
 
 
@@ -400,7 +401,13 @@ _SILENT_FORK = """
     from hostline._deadlines import watchdog as dog
     from timeouts import eventually
     from test_deadlines import Entry, enter
-    fork = ctypes.PyDLL(None).fork  # runs none of Python's hooks, as uWSGI's
+    libc_fork = ctypes.PyDLL(None).fork  # runs none of Python's hooks, as uWSGI's
+    def fork():
+        # A thread that waits for the interpreter's lock at this moment would leave the child a
+        # lock that is broken, which nobody's hooks can mend. So only while the watchdog sleeps.
+        for _ in range(30):
+            time.sleep(0.001)
+        return libc_fork()
     lane = dog.lane(0.2)
     enter(dog, lane, first := Entry(0.2))
     assert eventually(lambda: first.expired_at)
@@ -510,7 +517,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(_deadlines, "monotonic", lambda: clock.now)
+    monkeypatch.setattr(_loop_deadlines, "monotonic", lambda: clock.now)
     return clock
 
 
@@ -571,7 +578,7 @@ def test_the_same_lane_for_the_same_timeout(clock):
 
 def test_a_timer_that_fires_early_is_set_anew(monkeypatch):
     clock = Clock(slack=0.0005)
-    monkeypatch.setattr(_deadlines, "monotonic", lambda: clock.now)
+    monkeypatch.setattr(_loop_deadlines, "monotonic", lambda: clock.now)
     lanes = LoopLanes(clock)
     entry = enter_loop(lanes.lane(1), LoopEntry(clock, 1))
     odd = LoopEntry(clock)

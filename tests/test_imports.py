@@ -25,6 +25,7 @@ LAYERS: tuple[set[str], ...] = (
     {"settings"},
     {"_hosts", "_budget", "_requests"},
     {"_deadlines"},
+    {"_loop_deadlines"},
     {"_breaker", "_termination"},
     {"_interrupts", "_responses", "observers"},
     {"_greenlets", "_slow", "_wsgi_bodies", "_wsgi_exchange", "_asgi_exchange"},

@@ -14,7 +14,7 @@ import pytest
 import uvloop
 
 from hostline import RequestTimeoutError, RequestTimeoutException
-from hostline._deadlines import lanes_of
+from hostline._loop_deadlines import lanes_of
 from hostline._requests import State
 from hostline.asgi import RequestTimeoutMiddleware as AsgiGuard
 from hostline.wsgi import RequestTimeoutMiddleware as WsgiGuard

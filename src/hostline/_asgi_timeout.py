@@ -27,7 +27,7 @@ from hostline._asgi_exchange import (
     send_response,
     target,
 )
-from hostline._deadlines import LoopEntry, LoopLane, LoopLanes, lanes_of
+from hostline._loop_deadlines import LoopEntry, LoopLane, LoopLanes, lanes_of
 from hostline._requests import RequestDetails, State, logger, reporter
 from hostline._targets import PathPrefixes
 from hostline._termination import main_frame, terminator, warn_unless_replaced

@@ -10,7 +10,7 @@ import ctypes
 import signal
 import sys
 from threading import get_ident
-from time import monotonic, thread_time
+from time import clock_gettime, monotonic, pthread_getcpuclockid, thread_time
 from types import FrameType
 from typing import Protocol
 
@@ -24,12 +24,16 @@ SHOTS = 2
 #: How long a shot has to take effect before the next, or before giving up.
 GRACE = 1.0
 #: How soon to look again while the code is where it may not be broken.
-DEFERRAL = 0.003
+DEFERRAL = 0.001
 #: How often the main thread is signalled anew while its handler finds no safe point.
-_RESIGNAL = 0.005
+_RESIGNAL = 0.001
+#: How often in a row a thread has to be found where it was, for it to count as standing still,
+#: and how much it may have computed in between, where taking notice of a knock is computing.
+_LOOKS = 3
+_NO_WORK = 0.0002
 #: After so many knocks that no handler has heard, they come seldom: C code that polls
 #: (libpq's) begins its turn anew with each signal, and never gets to where it is heard.
-_UNHEARD = 3
+_UNHEARD = 15
 _RESIGNAL_UNHEARD = 0.15
 #: How long a thread may stand at one call, with its exception pending, before it counts as
 #: waiting there; doubled each time that nothing could be done about it.
@@ -102,7 +106,8 @@ class Breaker:
         self._since = self.deadline  # when the present shot fell due, or was fired
         self._place: tuple[FrameType, int] | None = None  # where the thread stood when it was fired
         self._standstill = _STANDSTILL
-        self._knocked_at: tuple[FrameType | None, int, float] = (None, -1, 0.0)
+        self._last_look: tuple[FrameType | None, int, float] = (None, -1, 0.0)
+        self._looks_alike = 0
         self._is_hopeless = False
         self._unheard = 0  # how many knocks have come to nobody's ear
         if self._by_signal:
@@ -117,7 +122,7 @@ class Breaker:
         watchdog.forget(self)
         main_thread.breakers.pop(self, False)
         self._place = None
-        self._knocked_at = (None, -1, 0.0)
+        self._last_look = (None, -1, 0.0)
 
     def expire(self) -> None:
         """Take the next step, and plan the one after."""
@@ -153,14 +158,33 @@ class Breaker:
         self._since = now
         return 0.0
 
-    def _may_break(self, frame: FrameType | None, now: float, *, is_waiting: bool = False) -> bool:
-        # In another thread, an exception is raised when the call returns: where that is a
-        # bare acquire(), the lock would be taken, and never given back. There it waits.
-        if now - self._since >= self._deferral_limit and (
-            self._by_signal or not _safepoints.is_acquiring(frame)
-        ):
+    def _is_overdue(self, now: float) -> bool:
+        return now - self._since >= self._deferral_limit
+
+    def _may_raise(self, frame: FrameType | None, now: float) -> bool:
+        """Whether to raise here. In the main thread's handler."""
+        has_waited = self._stands_still(frame, thread_time(), _NO_WORK)
+        # A lock that has just been taken would never be given back: here it waits longer.
+        if self._is_overdue(now) and (has_waited or not _safepoints.has_acquired(frame)):
             return True
-        return not self.request.is_shielded and _safepoints.may_break(frame, is_waiting=is_waiting)
+        return not self.request.is_shielded and _safepoints.may_break(frame, is_waiting=has_waited)
+
+    def _may_inject(self, frame: FrameType, now: float) -> bool:
+        """Whether to have an exception raised where this thread goes from here."""
+        stands_still = self._stands_still(frame, _cpu_time(self.request.thread_id), 0.0)
+        # The exception is raised when the call returns: where that is a bare acquire(), the
+        # lock would be taken, and never given back.
+        if self._is_overdue(now) and not _safepoints.is_acquiring(frame):
+            return True
+        return not self.request.is_shielded and _safepoints.may_inject(frame, stands_still=stands_still)
+
+    def _stands_still(self, frame: FrameType | None, cpu_time: float, no_work: float) -> bool:
+        """Whether the thread has done nothing in the last looks but wait in this frame's call."""
+        before = self._last_look
+        self._last_look = now = (frame, -1 if frame is None else frame.f_lasti, cpu_time)
+        is_alike = before[:2] == now[:2] and cpu_time - before[2] <= no_work
+        self._looks_alike = self._looks_alike + 1 if is_alike else 0
+        return self._looks_alike >= _LOOKS
 
     def _count(self) -> None:
         self._shots += 1
@@ -185,17 +209,11 @@ class Breaker:
         request = self.request
         if request.came_back or not request.is_armed or self._shots >= self._shots_due:
             return False
-        if not self._may_break(frame, monotonic(), is_waiting=self._has_waited(frame)):
+        if not self._may_raise(frame, monotonic()):
             return False
         request.shot_at = True
         self._count()
         return True
-
-    def _has_waited(self, frame: FrameType | None) -> bool:
-        """In the main thread: whether it has done nothing since the last knock but wait."""
-        before = self._knocked_at
-        self._knocked_at = now = (frame, -1 if frame is None else frame.f_lasti, thread_time())
-        return before[:2] == now[:2] and now[2] - before[2] < _RESIGNAL / 5
 
     def _inject(self, now: float) -> float:
         """Set the asynchronous exception; take it back if the thread was not where we looked."""
@@ -204,7 +222,7 @@ class Breaker:
         if frame is None:
             return GRACE  # the thread is gone, or newborn
         place = frame.f_lasti
-        if not self._may_break(frame, now):
+        if not self._may_inject(frame, now):
             return DEFERRAL
         if not request.is_running():
             return DEFERRAL
@@ -231,6 +249,11 @@ class Breaker:
             return GRACE
         self._standstill *= 2
         return self._standstill
+
+
+def _cpu_time(thread_id: int) -> float:
+    """How long this thread, which lives, has computed."""
+    return clock_gettime(pthread_getcpuclockid(thread_id))
 
 
 class _MainThread:

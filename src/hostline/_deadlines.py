@@ -1,10 +1,10 @@
-"""Deadlines for many, at almost no cost for each: lanes, one watchdog, one timer per loop.
+"""Deadlines for many, at almost no cost for each: lanes, and the one watchdog.
 
 Theory of operation. A constant timeout makes deadlines first in, first out. So every
 distinct timeout has a *lane*, an insertion-ordered dict of entries: to enter is one dict
 store, to leave is one ``dict.pop``, the head is always the next to be due, and there is
 no heap, no lock and no timer per entry. The few deadlines that fit no lane (a budget cut
-by waiting, a retry) go into a heap, or on asyncio into the loop's own.
+by waiting, a retry) go into a heap. ``_loop_deadlines`` has the same for asyncio's loops.
 
 **The claim.** ``entries.pop(entry, False)`` is atomic and answers True to exactly one
 caller: the one who finishes the entry, or the one who lets it expire. Nobody does either
@@ -21,12 +21,10 @@ read the clock, lost the interpreter and entered behind a younger one) is let ex
 by as much as it was held up, never early.
 
 An *entry* has a ``deadline`` (a :func:`time.monotonic` instant) and a method ``expire``,
-called by the watchdog's thread, or on asyncio by the loop, when the claim has been won.
+called by the watchdog's thread when the claim has been won.
 This module knows nothing of requests. Imports: ``_native``.
 """
 
-import asyncio
-import contextvars
 import heapq
 import itertools
 import logging
@@ -43,23 +41,22 @@ from hostline._native import after_fork_in_child, native_lock, start_native_thre
 
 logger = logging.getLogger("hostline")
 
-_BATCH = 256
-# A timer keeps the context that it was made in, and so whatever the first request has put
-# into that; this one is empty.
-_NO_CONTEXT = contextvars.Context()
-# The resolution of uvloop's timers; a shorter delay would spin until the deadline.
-_TICK = 0.001
+BATCH = 256
 # How long a watchdog may be held up before somebody looks whether it still lives.
 _PATIENCE = 1.0
 
 
-class Entry(Protocol):
+class Expiring(Protocol):
     """Something that has a deadline."""
 
     deadline: float
 
     def expire(self) -> None:
         """The deadline has passed and the claim is won. May raise: it is logged."""
+
+
+class Entry(Expiring, Protocol):
+    """Something that has a deadline, of a thread's."""
 
     def survives_fork(self) -> bool:
         """Whether this entry belongs to the thread that forked, the only one in the child."""
@@ -88,7 +85,7 @@ class Lane:
         """Claim what is due; with it, when to look again."""
         due: list[Entry] = []
         while True:
-            batch = _first(self.entries, _BATCH)
+            batch = first(self.entries, BATCH)
             for entry in batch:
                 deadline = entry.deadline
                 if deadline > now:
@@ -99,7 +96,7 @@ class Lane:
                 return due, now + self.timeout
 
 
-def _first(entries: "dict[_E, bool]", count: int) -> "list[_E]":
+def first(entries: "dict[_E, bool]", count: int) -> "list[_E]":
     """The oldest entries. Other threads go on entering and leaving meanwhile."""
     while True:
         try:
@@ -194,7 +191,7 @@ class Watchdog:
         for lane in list(self._lanes.values()):
             due, look_again = lane.take_due(now)
             for entry in due:
-                _expire(entry)
+                expire(entry)
             plan = min(plan, look_again)
         self._publish(plan)
         return plan
@@ -219,7 +216,7 @@ class Watchdog:
                     return deadline
                 heapq.heappop(self._heap)
             if entry is not None and deadline <= now and self._odd.pop(entry, False):
-                _expire(entry)
+                expire(entry)
             del entry  # or it would be kept until the next one comes
 
     def after_fork(self) -> None:
@@ -239,7 +236,7 @@ class Watchdog:
             lane.earliest, lane.latest = inf, -inf
 
 
-def _expire(entry: "Entry | LoopEntry") -> None:
+def expire(entry: Expiring) -> None:
     try:
         entry.expire()
     except Exception:  # one entry's failure must not cost the others their deadline
@@ -251,124 +248,6 @@ def _sleeping() -> LockType:
     wake = native_lock()
     wake.acquire()
     return wake
-
-
-class LoopEntry(Protocol):
-    """An entry of an asyncio loop: used in the loop's thread alone."""
-
-    deadline: float
-    #: The deadline with which it entered its lane, once that has been moved; else None.
-    filed: float | None
-    #: Where its claim is to be popped.
-    claims: "dict[LoopEntry, bool]"
-    #: Its own timer, where it fits no lane.
-    timer: asyncio.TimerHandle | None
-
-    def expire(self) -> None:
-        """The deadline has passed and the claim is won. May raise: it is logged."""
-
-
-class LoopLane:
-    """A lane of one asyncio loop, with one timer for all its entries."""
-
-    __slots__ = ("entries", "lanes", "timeout", "timer")
-
-    def __init__(self, lanes: "LoopLanes", timeout: float) -> None:
-        self.lanes = lanes
-        self.timeout = timeout
-        self.entries: dict[LoopEntry, bool] = {}
-        self.timer: asyncio.Handle | None = None
-
-    def start_timer(self) -> None:
-        """To be called by whoever enters and finds ``timer`` None."""
-        self.timer = self.lanes.loop.call_later(self.timeout, self._fire, context=_NO_CONTEXT)
-
-    def _fire(self) -> None:
-        now = monotonic()
-        for entry in _first(self.entries, _BATCH):
-            if entry.filed is not None:
-                if self.entries.pop(entry, False):
-                    self.lanes.at(entry, entry.deadline)
-            elif entry.deadline > now:
-                delay = max(entry.deadline - now, _TICK)
-                self.timer = self.lanes.loop.call_later(delay, self._fire, context=_NO_CONTEXT)
-                return
-            elif self.entries.pop(entry, False):  # another's expiry may have ended it
-                _expire(entry)
-        self.timer = None
-        if self.entries:
-            # After what the batch has set going, or the first answer would wait for the last.
-            self.timer = self.lanes.loop.call_soon(self._fire, context=_NO_CONTEXT)
-
-
-class LoopLanes:
-    """The lanes of one asyncio loop, and the deadlines there that fit none."""
-
-    __slots__ = ("_lanes", "_odd", "loop")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self._lanes: dict[float, LoopLane] = {}
-        self._odd: dict[LoopEntry, bool] = {}
-
-    def lane(self, timeout: float) -> LoopLane:
-        """The lane of this timeout."""
-        lane = self._lanes.get(timeout)
-        if lane is None:
-            lane = self._lanes[timeout] = LoopLane(self, timeout)
-        return lane
-
-    def at(self, entry: LoopEntry, deadline: float) -> None:
-        """Enter, or enter anew, one that fits no lane. ``inf``: it never expires."""
-        if entry.timer is not None:
-            entry.timer.cancel()
-        entry.timer = None
-        entry.deadline = deadline
-        entry.claims = self._odd
-        self._odd[entry] = True
-        if deadline < inf:
-            self._start_timer(entry)
-
-    def move(self, entry: LoopEntry, deadline: float) -> None:
-        """Give an entry that has not expired another deadline.
-
-        One that sits in a lane stays there while the new deadline is later than the one
-        it was filed with: the lane refiles it when it comes across it, and most have left
-        by then.
-        """
-        filed = entry.deadline if entry.filed is None else entry.filed
-        if entry.claims is self._odd or deadline < filed:
-            entry.claims.pop(entry, False)
-            self.at(entry, deadline)
-        else:
-            entry.deadline = deadline
-            entry.filed = filed
-
-    def _start_timer(self, entry: LoopEntry) -> None:
-        delay = max(entry.deadline - monotonic(), _TICK)
-        entry.timer = self.loop.call_later(delay, self._fire, entry, context=_NO_CONTEXT)
-
-    def _fire(self, entry: LoopEntry) -> None:
-        entry.timer = None
-        if entry.deadline > monotonic():  # uvloop's clock has ticks of a millisecond
-            self._start_timer(entry)
-        elif self._odd.pop(entry, False):
-            _expire(entry)
-
-
-class _OfThisThread(threading.local):
-    lanes: LoopLanes | None = None
-
-
-_of_this_thread = _OfThisThread()
-
-
-def lanes_of(loop: asyncio.AbstractEventLoop) -> LoopLanes:
-    """The lanes of the loop that runs in this thread."""
-    lanes = _of_this_thread.lanes
-    if lanes is None or lanes.loop is not loop:
-        lanes = _of_this_thread.lanes = LoopLanes(loop)
-    return lanes
 
 
 watchdog = Watchdog()

@@ -72,7 +72,8 @@ class ThreadRequest(RequestDetails):
     is_armed = True
     #: Whether one was sent of the kind that has to be cleared.
     is_pending = False
-    _untold = False
+    #: Whether its timeout has still to be told; popped by who tells it.
+    is_untold = False
     _breaker: Breaker | None = None
 
     def survives_fork(self) -> bool:
@@ -112,14 +113,21 @@ class ThreadRequest(RequestDetails):
     def time_out(self, trace: _stacks.Trace | None) -> bool:
         """Enter the state; False: it has been entered. Called with the claim won, or lost."""
         with firing.lock:
-            if not self.move_to(State.TIMED_OUT):
+            if self.ended is not None:
                 return False
+            self.is_untold = True  # first, in case that a guard further out is aborted here
+            self.move_to(State.TIMED_OUT)
             self.trace = trace
         self.term = terminator.count(self.guard.settings.term_on_timeout)
         return True
 
     def tell_timeout(self) -> None:
-        """Tell the observers, and end the process if this timeout was one too many."""
+        """Tell the observers, and end the process if this timeout was one too many.
+
+        Whoever has it done, and however often, they are told once.
+        """
+        if not self.__dict__.pop("is_untold", False):
+            return
         self.guard.observers.tell(self, State.TIMED_OUT)
         if self.term:
             terminator.ask(self.main_frame())
@@ -136,16 +144,19 @@ class ThreadRequest(RequestDetails):
         """
         with firing.lock:
             self.is_armed = False
-        if self.time_out(None):
-            self._untold = True
+        self.time_out(None)
         if self.is_pending:
             clear(self.thread_id)
         breaker, self._breaker = self._breaker, None
         if breaker is not None:
             breaker.let_go()
-        if self._untold:
-            self._untold = False
+        if self.is_untold:
             self.report(self.tell_timeout)
+
+    def see_out(self) -> None:
+        """Have it ended and told, where an abort of a guard further out came in between."""
+        if self.ended is None or self.is_untold:
+            self.leave()
 
     def tell_unstoppable(self, frame: FrameType | None) -> None:
         """Say that its code has not taken notice, and where it is."""

@@ -33,6 +33,7 @@ _BOOKKEEPING = frozenset(
         "concurrent.futures._base",
         "concurrent.futures.thread",
         "contextlib",
+        "hostline._requests",
         "logging",
         "logging.handlers",
         "psycopg_pool.pool",
@@ -53,6 +54,9 @@ _POOLS = frozenset({"django.db.backends.base.base", "urllib3.connectionpool"})
 
 # The signal handler, which a second signal may hit.
 _OURSELVES = "hostline._breaker"
+# Between two lines of a guard further in, its request would end half told. It is out of
+# there at once.
+_GUARDS = frozenset({"hostline._interrupts", "hostline._wsgi_bodies", "hostline._wsgi_timeout"})
 _IMPORTING = "<frozen importlib._bootstrap>"
 _CONDITION_WAIT = threading.Condition.wait.__code__
 _WAITING_LINES = frozenset(
@@ -119,6 +123,8 @@ def is_acquiring(frame: FrameType | None) -> bool:
 def _is_whole(frame: FrameType, *, is_waiting: bool = False) -> bool:
     """Whether none of the functions that are being run is one that must not be cut short."""
     innermost = frame
+    if frame.f_globals.get("__name__") in _GUARDS:
+        return False
     depth = 0
     outer: FrameType | None = frame
     while outer is not None:

@@ -195,6 +195,7 @@ class RequestTimeoutMiddleware:
                 answer = self._answer(request, claims, result, error, environ, start_response)
             except RequestTimeoutException:
                 if not request.shot_at:
+                    request.see_out()
                     raise  # that of a guard further out
                 answer = self._answer(request, claims, result, error, environ, start_response)
             if answer is None:
@@ -302,6 +303,7 @@ class RequestTimeoutMiddleware:
                 timeout_error = self._given_up(request, claims, error)
             except RequestTimeoutException:
                 if not request.shot_at:
+                    request.see_out()
                     raise
                 timeout_error = self._given_up(request, claims, error)
             if timeout_error is None:
