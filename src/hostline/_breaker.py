@@ -85,6 +85,7 @@ class Target(Protocol):
 
     def is_running(self) -> bool:
         """Whether the thread runs this request just now."""
+        ...
 
     def tell_unstoppable(self, frame: FrameType | None) -> None:
         """It has taken no notice, and is in this frame."""

@@ -10,7 +10,7 @@ Imports nothing of hostline.
 import dis
 from functools import lru_cache
 from types import CodeType, FrameType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 CALLS = frozenset({"CALL", "CALL_KW", "CALL_FUNCTION_EX"})
 _PART_OF_A_CALL = frozenset({"PRECALL", "KW_NAMES"})  # of CPython 3.11 and 3.12
@@ -73,8 +73,8 @@ def _dotted_name(instructions: list[dis.Instruction]) -> tuple[str, ...]:
     attributes: list[str] = []
     for instruction in reversed(instructions):
         if instruction.opname in _LOADS_A_NAME:
-            name = instruction.argval[-1] if isinstance(instruction.argval, tuple) else instruction.argval
-            return (str(name), *reversed(attributes))
+            names = cast("tuple[str, ...] | str", instruction.argval)
+            return (names if isinstance(names, str) else names[-1], *reversed(attributes))
         if instruction.opname != "LOAD_ATTR":
             break
         attributes.append(str(instruction.argval))

@@ -60,6 +60,7 @@ class Entry(Expiring, Protocol):
 
     def survives_fork(self) -> bool:
         """Whether this entry belongs to the thread that forked, the only one in the child."""
+        ...
 
 
 Claims = dict[Entry, bool]

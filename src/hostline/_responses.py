@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from http.client import responses
-from typing import Self
+from typing import Self, cast
 
 from hostline._hosts import Redirect, Reject
 from hostline._requests import RequestDetails, logger
@@ -106,7 +106,7 @@ def timed_out(settings: RequestTimeoutSettings, request: RequestDetails, media_t
 def _made_body(make: Callable[[RequestDetails], str | bytes], request: RequestDetails) -> str | bytes | None:
     """What the configured callable makes of the request; None where it fails."""
     try:
-        body = make(request)
+        body = cast("object", make(request))  # the user's word for it is not enough
     except Exception:  # noqa: BLE001 - the user's, and there is a response to be sent
         logger.exception("The configured body of the timeout response failed; the plain one is sent.")
         return None

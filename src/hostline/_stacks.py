@@ -9,6 +9,7 @@ Imports nothing of hostline.
 import traceback
 from collections.abc import Container
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
+from typing import cast
 
 Trace = list[tuple[str, int, str]]
 """File name, line number and function of each frame, outermost first."""
@@ -56,7 +57,8 @@ def _suspended(awaitable: object) -> tuple[FrameType | None, object]:
     if isinstance(awaitable, CoroutineType):
         return awaitable.cr_frame, awaitable.cr_await
     if isinstance(awaitable, GeneratorType):
-        return awaitable.gi_frame, awaitable.gi_yieldfrom
+        generator = cast("GeneratorType[object, object, object]", awaitable)
+        return generator.gi_frame, generator.gi_yieldfrom
     if isinstance(awaitable, AsyncGeneratorType):
         return awaitable.ag_frame, awaitable.ag_await
     return None, None
