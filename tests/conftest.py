@@ -2,6 +2,7 @@
 
 import os
 import platform
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +15,9 @@ hypothesis.settings.register_profile("default", deadline=None)
 # A red build must be red again when it is repeated.
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+# A shell that runs this in the background has it ignored, and children would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _READ_BY_HOSTLINE = ("HOSTLINE_", "RACK_TIMEOUT_")
 _READ_BY_HOSTLINE_EXACTLY = ("CANONICAL_HOST", "CI", "DYNO")

@@ -396,7 +396,7 @@ def _run(program):
 
 
 _SILENT_FORK = """
-    import ctypes, os, sys, threading, time, types
+    import ctypes, os, signal, sys, threading, time, types
     sys.modules["uwsgi"] = types.ModuleType("uwsgi")
     from hostline._deadlines import watchdog as dog
     from timeouts import eventually
@@ -407,7 +407,10 @@ _SILENT_FORK = """
         # lock that is broken, which nobody's hooks can mend. So only while the watchdog sleeps.
         for _ in range(30):
             time.sleep(0.001)
-        return libc_fork()
+        pid = libc_fork()
+        if pid == 0:
+            signal.alarm(20)  # whatever happens, it ends
+        return pid
     lane = dog.lane(0.2)
     enter(dog, lane, first := Entry(0.2))
     assert eventually(lambda: first.expired_at)

@@ -48,5 +48,5 @@ def test_timeouts_leave_nothing_behind():
 
 
 def test_answers_are_not_late():
-    """What a limit of the seconds kind is about; the figures of a quiet machine are in the docs."""
-    assert passes("lateness.py", "--timeouts", "20", "--at-most", "500")
+    """The median, without other work: all else is what the machine makes of it."""
+    assert passes("lateness.py", "--timeouts", "11", "--at-most", "150")

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def versions() -> str:
 def percentile(values: Sequence[float], percent: float) -> float:
     """The smallest value that so many of them do not exceed."""
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
+    return ordered[max(0, ceil(len(ordered) * percent / 100) - 1)]
 
 
 PROGRAMS = Path(__file__).parent
