@@ -68,9 +68,25 @@ class _Firing:
 firing = _Firing()
 
 
-def clear(thread_id: int) -> None:
-    """Take back what was sent to this thread and has not been raised."""
-    _clear_async_exc(thread_id, None)
+class _Absorbed(BaseException):
+    """Takes the place of an exception that is not to be raised any more, and is raised at once."""
+
+
+def absorb() -> None:
+    """Take back what was sent to this very thread and has not been raised.
+
+    ``SetAsyncExc(id, NULL)`` would do, but up to CPython 3.12 it leaves the interpreter
+    looking for an exception that is not there, at every check point of every thread, until
+    the next one is raised; in a traced function of 3.11 it looks for ever. So another one
+    replaces it, which this thread raises at the end of the call that sets it.
+    """
+    try:
+        _set_async_exc(get_ident(), _Absorbed)
+        for _ in range(2):
+            pass  # a check point more
+    except _Absorbed:
+        return
+    _clear_async_exc(get_ident(), None)
 
 
 class Target(Protocol):
@@ -234,6 +250,7 @@ class Breaker:
             _set_async_exc(thread_id, RequestTimeoutException)
         if sys._current_frames().get(thread_id) is not frame or frame.f_lasti != place:
             _clear_async_exc(thread_id, None)
+            absorb()  # what that leaves behind, as told there
             return DEFERRAL
         self._count()
         self._place = (frame, place)

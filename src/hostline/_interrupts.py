@@ -34,7 +34,7 @@ from types import CodeType, FrameType
 from typing import Protocol
 
 from hostline import _stacks
-from hostline._breaker import Breaker, clear, firing
+from hostline._breaker import Breaker, absorb, firing
 from hostline._requests import Observers, RequestDetails, State, logger, reporter
 from hostline._termination import main_frame, terminator
 from hostline.settings import RequestTimeoutSettings
@@ -146,7 +146,7 @@ class ThreadRequest(RequestDetails):
             self.is_armed = False
         self.time_out(None)
         if self.is_pending:
-            clear(self.thread_id)
+            absorb()
         breaker, self._breaker = self._breaker, None
         if breaker is not None:
             breaker.let_go()
