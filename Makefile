@@ -37,7 +37,11 @@ test-unit: ## the unit tests alone (seconds)
 
 .PHONY: test-slow
 test-slow: $(VENV)/.with-test,servers ## the tests that repeat something thousands of times
-	$(BIN)/python -m pytest -m slow || [ $$? = 5 ]  # 5: there is none
+	$(BIN)/python -m pytest -m "slow and not server"
+
+.PHONY: test-matrix
+test-matrix: $(VENV)/.with-test,servers ## the whole matrix of servers and blocking calls
+	$(BIN)/python -m pytest -m "slow and server"
 
 .PHONY: wsgi-table
 wsgi-table: $(VENV)/.with-test,servers ## what an abort does on each WSGI server (minutes)

@@ -1061,7 +1061,10 @@ class Witness:
     """Something of the app's that must be gone as soon as its request is."""
 
 
-@pytest.mark.parametrize("kind", ("in time", "late", "late stream", "raise", "expired", "stamped", "stream"))
+@pytest.mark.parametrize(
+    "kind",
+    ("in time", "late", "late stream", "raise", "expired", "exempt", "stamped", "stream", "error", "cut"),
+)
 def test_no_request_is_left_to_the_garbage_collector(kind):
     witnesses = []
 

@@ -22,7 +22,7 @@ SHORT = 0.03  # one that every slow app meets
 
 
 def _start_traced_thread(run: Callable[..., object], args: tuple[object, ...]) -> None:
-    """Coverage traces the threads that ``threading`` starts, and no others, before CPython 3.14."""
+    """Coverage traces the threads that ``threading`` starts, and no others."""
 
     def run_traced(*args: object) -> None:
         sys.settrace(threading.gettrace())
@@ -31,9 +31,11 @@ def _start_traced_thread(run: Callable[..., object], args: tuple[object, ...]) -
     _native.start_native_thread(run_traced, args)
 
 
-if threading.gettrace() is not None:
-    _deadlines.start_native_thread = _start_traced_thread
-    _requests.start_native_thread = _start_traced_thread
+# While an exception is pending for a thread that waits, CPython 3.11 goes round and round in
+# any other that begins a traced function: traced, the watchdog would never come to wake it.
+if threading.gettrace() is not None and sys.version_info >= (3, 12):
+    for module in (_deadlines, _requests):
+        module.start_native_thread = _start_traced_thread  # type: ignore[attr-defined]
 
 
 def eventually(holds: Callable[[], object], within: float = 20.0) -> bool:
@@ -160,6 +162,7 @@ class Server:
         self.served.body += chunk
 
     def run(self, app: Any, environ: dict[str, Any]) -> Served:
+        self.environ = environ  # as servers do, so that an environ that holds what is ours is a circle
         try:
             result = app(environ, self.start_response)
             try:

@@ -38,6 +38,8 @@ _RESIGNAL_UNHEARD = 0.15
 #: How long a thread may stand at one call, with its exception pending, before it counts as
 #: waiting there; doubled each time that nothing could be done about it.
 _STANDSTILL = 0.003
+#: How soon after having taken one back: if it had been raised already, the code is unwinding.
+_TAKEN_BACK = 0.02
 #: How often to look again at what has been given up.
 _HOPELESS = 0.1
 
@@ -251,7 +253,7 @@ class Breaker:
         if sys._current_frames().get(thread_id) is not frame or frame.f_lasti != place:
             _clear_async_exc(thread_id, None)
             absorb()  # what that leaves behind, as told there
-            return DEFERRAL
+            return _TAKEN_BACK
         self._count()
         self._place = (frame, place)
         return self._standstill
