@@ -268,6 +268,49 @@ def test_what_may_run_has_a_budget_that_is_positive_and_no_longer_than_its_servi
         assert verdict.wait >= verdict.timeout > 0
 
 
+# Nearly every request is far from any limit, and told so by a short cut
+
+
+@given(
+    offset=st.one_of(st.floats(-1, 100), st.floats(-1e6, 1e6)),
+    limit=st.one_of(st.just(0), st.floats(0.001, 200)),
+    service=st.one_of(st.just(0), st.floats(0.001, 200)),
+    has_body=st.booleans(),
+    past=st.booleans(),
+)
+def test_who_is_unhurried_has_all_of_the_service_timeout(offset, limit, service, has_body, past):
+    settings = _settings(wait_timeout=limit, service_timeout=service, service_past_wait=past)
+    stamp = f"{(NOW - offset) * 1000:.0f}"
+    wait = _budget.WaitReader(settings).unhurried(stamp, NOW)
+    assert wait == _budget.WaitReader(settings).unhurried(stamp.encode(), NOW)
+    if wait is not None:
+        read = _budget.read_wait(stamp, NOW)
+        assert wait == read
+        verdict = _budget.decide(
+            settings, wait=read, has_body=has_body, service_timeout=settings.service_timeout
+        )
+        assert verdict == Run(wait, settings.service_timeout)
+
+
+_OCTETS = st.characters(max_codepoint=255)  # of which an environ's text is made
+
+
+@given(
+    st.one_of(
+        st.text(_OCTETS, min_size=13, max_size=13), st.text(_OCTETS), st.binary(min_size=13, max_size=13)
+    )
+)
+def test_the_short_cut_is_total_and_takes_stamps_alone(stamp):
+    wait = _budget.WaitReader(_settings()).unhurried(stamp, NOW)
+    text = stamp if isinstance(stamp, str) else stamp.decode("latin-1")
+    assert wait is None or wait == _budget.read_wait(text, NOW)
+
+
+@pytest.mark.parametrize("stamp", ("+169999999500", "1_69999999500", " 169999999500", "169999999500\n"))
+def test_the_short_cut_takes_digits_alone(stamp):
+    assert _budget.WaitReader(_settings()).unhurried(stamp, NOW) is None
+
+
 # Design, section 5: such a stamp is ignored, and logged once.
 
 

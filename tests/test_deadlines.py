@@ -225,6 +225,19 @@ def test_a_watchdog_that_could_not_be_started_is_started_by_the_next():
     _run(program)
 
 
+def test_a_failure_to_start_is_passed_on_and_tried_again(dog, monkeypatch):
+    def out_of_threads(run, args):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_deadlines, "start_native_thread", out_of_threads)
+        with pytest.raises(RuntimeError):
+            dog.rouse()
+    entry = Entry(0.02)
+    enter(dog, dog.lane(0.02), entry)
+    assert eventually(lambda: entry.expired_at)
+
+
 def test_exactly_one_claim_of_many_threads(dog):
     """Each entry is popped by the watchdog and by three threads at its deadline."""
     lane = dog.lane(0.005)
@@ -377,6 +390,52 @@ def test_a_fork_with_the_watchdog_s_lock_held():
         if pid == 0:
             os._exit(check())
     assert _exit_status(pid) == 0
+
+
+def test_what_a_child_s_watchdog_keeps(dog):
+    """The same, looked at in this process: a child's coverage is not collected."""
+    lane = dog.lane(60)
+    mine, other, odd = Entry(60), Entry(60), Entry(60)
+    other.owner = odd.owner = -1
+    enter(dog, lane, mine)
+    enter(dog, lane, other)
+    dog.at(odd, odd.deadline)
+    wake = dog._wake
+    dog.after_fork()
+    assert list(lane.entries) == [mine]
+    assert not dog._odd
+    if wake.locked():
+        wake.release()  # the thread that a child would not have ends
+    new = Entry(0.02)
+    enter(dog, dog.lane(0.02), new)
+    assert eventually(lambda: new.expired_at)
+
+
+def test_a_watchdog_of_another_process_is_replaced(dog):
+    """What a fork without hooks looks like from within."""
+    enter(dog, dog.lane(0.02), first := Entry(0.02))
+    assert eventually(lambda: first.expired_at)
+    wake = dog._wake
+    dog._pid = 1
+    enter(dog, dog.lane(0.03), entry := Entry(0.03))
+    assert dog._wake is not wake
+    if wake.locked():
+        wake.release()
+    assert eventually(lambda: entry.expired_at)
+
+
+def test_a_dict_that_changes_while_it_is_read():
+    class Restless(dict):
+        def __iter__(self):
+            if not changes:
+                changes.append(1)
+                iterator = super().__iter__()
+                self["more"] = True
+                return iterator
+            return super().__iter__()
+
+    changes = []
+    assert _deadlines.first(Restless(one=True), 5) == ["one", "more"]
 
 
 def _run(program):
@@ -695,6 +754,16 @@ def test_an_expiry_that_ends_others(clock):
     clock.advance(20)
     assert not second.expired_at
     assert len(third.expired_at) == 1
+
+
+def test_an_expiry_that_ends_one_whose_deadline_has_been_moved(clock):
+    lanes = LoopLanes(clock)
+    lane = lanes.lane(15)
+    first, second = (enter_loop(lane, LoopEntry(clock, 15)) for _ in range(2))
+    lanes.move(second, clock.now + 60)
+    first.expire = lambda: lane.entries.pop(second, False)
+    clock.advance(100)
+    assert not second.expired_at
 
 
 def test_an_expiry_that_enters_others(clock):

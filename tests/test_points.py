@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hostline import _safepoints
+from hostline._calls import Call, call_at, calls, receiver_of
 from hostline._points import OUT, points
 from hostline._safepoints import has_acquired, is_acquiring, may_inject
 from timeouts import eventually
@@ -326,3 +327,52 @@ def test_where_the_handler_itself_is_interrupted():
     for _ in range(10):
         frame = Frame(one, 0, frame)
     assert not may_inject(frame)
+
+
+@pytest.mark.parametrize(
+    "module", ("hostline._wsgi_timeout", "hostline._wsgi_bodies", "hostline._interrupts")
+)
+def test_injection_between_two_lines_of_a_guard(module):
+    assert not may_inject(Frame(one, 0, module=module))
+    assert may_inject(Frame(one, 0, Frame(one, 0, module=module)))
+
+
+class Box:
+    def __init__(self, content):
+        self.content = content
+
+
+def call_methods(thing, things, flag):
+    """A call a line, each of another kind."""
+    thing.plain(1, key=flag)
+    thing.content.deep()
+    BOX.content.of_a_global(things)
+    things[0].of_no_name()
+    thing.choosing(1 if flag else 2)
+    one(thing)
+
+
+BOX = Box(3)
+
+
+def test_what_is_called():
+    line_at = lines_of(call_methods)
+    told = {line_at[offset]: call for offset, call in calls(call_methods.__code__).items()}
+    assert told == {
+        2: Call(("thing",), "plain"),
+        3: Call(("thing", "content"), "deep"),
+        4: Call(("BOX", "content"), "of_a_global"),
+        5: Call((), "of_no_name"),
+    }
+
+
+def test_on_what_it_is_called():
+    frame = Frame(call_methods, check(call_methods, 3))
+    frame.f_globals = globals()
+    frame.f_locals = {"thing": Box(5), "things": [Box(6)]}
+    assert receiver_of(call_at(frame), frame) == 5
+    found = {call.method: receiver_of(call, frame) for call in calls(call_methods.__code__).values()}
+    assert found["plain"] is frame.f_locals["thing"]
+    assert found["of_a_global"] == 3
+    assert found["of_no_name"] is None
+    assert receiver_of(Call(("nowhere", "content"), "x"), frame) is None

@@ -711,6 +711,126 @@ def test_cut_after_write(road, short, seen, mode):
     assert seen.states == READY_AND_TIMED_OUT
 
 
+# start_response, as PEP 3333 has it
+
+
+TEXT = [("Content-Type", "text/plain")]
+
+
+def _served(guard):
+    return serve(guard, validate=False)
+
+
+def test_a_second_head_is_an_error(road, long):
+    def app(environ, start_response):
+        start_response("200 OK", TEXT)
+        start_response("201 Created", TEXT)
+        return [b""]
+
+    assert type(road(lambda: _served(long(app))).error) is AssertionError
+
+
+def _replaced(start_response, status="500 Internal Server Error"):
+    try:
+        raise ValueError("the app's")  # noqa: TRY301 - exc_info wants one that was raised
+    except ValueError:
+        return start_response(status, TEXT, sys.exc_info())
+
+
+def test_a_head_that_is_replaced(road, long):
+    def app(environ, start_response):
+        start_response("200 OK", TEXT)
+        _replaced(start_response)
+        return [b"sorry"]
+
+    served = road(lambda: _served(long(app)))
+    assert (served.status, served.body, served.heads_sent, served.error) == (500, b"sorry", 1, None)
+
+
+def test_an_empty_exc_info_is_none(long):
+    def app(environ, start_response):
+        start_response("200 OK", TEXT, (None, None, None))
+        return [b"ok"]
+
+    assert _served(long(app)).status == 200
+
+
+def test_a_head_that_is_out_cannot_be_replaced(road, long):
+    def app(environ, start_response):
+        start_response("200 OK", TEXT)(b"begun")
+        _replaced(start_response)
+        return [b"sorry"]
+
+    served = road(lambda: _served(long(app)))
+    assert (served.status, served.body) == (200, b"begun")
+    assert type(served.error) is ValueError
+
+
+def test_a_head_that_a_stream_wants_to_replace_too_late(road, long):
+    def app(environ, start_response):
+        start_response("200 OK", TEXT)
+        yield b"begun"
+        _replaced(start_response)
+        yield b"sorry"
+
+    served = road(lambda: _served(long(app)))
+    assert (served.status, served.body) == (200, b"begun")
+    assert type(served.error) is ValueError
+
+
+def test_write_and_more(road, long):
+    def app(environ, start_response):
+        write = start_response("200 OK", TEXT)
+        write(b"one")
+        write(b"two")
+        return [b"three"]
+
+    served = road(lambda: serve(long(app)))
+    assert (served.status, served.body, served.heads_sent, served.error) == (200, b"onetwothree", 1, None)
+
+
+def test_what_is_written_arrives_at_once(long):
+    server = Server()
+
+    def app(environ, start_response):
+        start_response("200 OK", TEXT)(b"now")
+        assert server.served.body == b"now"
+        return [b""]
+
+    assert server.run(long(app), environ()).error is None
+
+
+def test_write_when_the_response_has_been_handed_over(long):
+    kept = []
+
+    def app(environ, start_response):
+        kept.append(start_response("200 OK", TEXT))
+        return [b"ok"]
+
+    assert _served(long(app)).status == 200
+    with pytest.raises(RuntimeError, match="write"):
+        kept[0](b"late")
+
+
+def test_an_app_that_forgets_start_response(road, long):
+    """The server says so, as it would without us."""
+    assert "without a head" in str(road(lambda: _served(long(lambda *_: [b"body"]))).error)
+
+
+def test_a_server_that_refuses_the_head(road, long, seen):
+    """The app's response is closed: the server will never see it."""
+    result = Closing([b"one"])
+
+    class Strict(Server):
+        def start_response(self, status, headers, exc_info=None):
+            raise ValueError("a header that is none")
+
+    served = road(lambda: Strict().run(long(_app(result)), environ()))
+    assert type(served.error) is ValueError
+    assert result.closed == 1
+    assert len(seen.states) == 2
+
+
 # Gaps of a stream
 
 
@@ -1071,8 +1191,12 @@ def test_no_request_is_left_to_the_garbage_collector(kind):
     def app(environ, start_response):
         witness = environ["app.witness"] = Witness()
         witnesses.append(weakref.ref(witness))
-        start_response("200 OK", [("Content-Type", "text/plain")])
-        if kind in ("late", "raise"):
+        write = start_response("200 OK", [("Content-Type", "text/plain")])
+        if kind == "error":
+            raise ValueError
+        if kind == "cut":
+            write(b"begun")
+        if kind in ("late", "raise", "cut"):
             linger()
         if kind == "late stream":
             return Closing([b"one", linger])
@@ -1083,6 +1207,8 @@ def test_no_request_is_left_to_the_garbage_collector(kind):
         options["stream_timeout"] = SHORT if kind == "late stream" else LONG
     if kind == "raise":
         options["mode"] = "raise"
+    if kind == "exempt":
+        options["exempt_paths"] = ["/"]
     guard = RequestTimeoutMiddleware(app, observers=(), **options)
     header = {"expired": _stamp(31), "stamped": _stamp(1)}.get(kind)
 

@@ -9,8 +9,9 @@ Imports: ``_deadlines``, ``_native``, ``_requests`` for the log, ``_safepoints``
 import ctypes
 import signal
 import sys
+import time
 from threading import get_ident
-from time import clock_gettime, monotonic, pthread_getcpuclockid, thread_time
+from time import monotonic, thread_time
 from types import FrameType
 from typing import Protocol
 
@@ -272,8 +273,10 @@ class Breaker:
 
 
 def _cpu_time(thread_id: int) -> float:
-    """How long this thread, which lives, has computed."""
-    return clock_gettime(pthread_getcpuclockid(thread_id))
+    """How long this thread, which lives, has computed; always 0 where that cannot be told."""
+    if not hasattr(time, "pthread_getcpuclockid"):  # macOS
+        return 0.0
+    return time.clock_gettime(time.pthread_getcpuclockid(thread_id))
 
 
 class _MainThread:

@@ -55,27 +55,25 @@ def calls(code: CodeType) -> dict[int, Call]:
 def _call(instructions: list[dis.Instruction], last: int) -> Call | None:
     """The call that the last of these instructions makes."""
     depth = 1  # how many of the values that the call takes have not been found yet, and one
-    for position in range(last, -1, -1):
+    position = last
+    while depth > 0 and position >= 0:
         instruction = instructions[position]
         if instruction.opcode in dis.hasjrel:
             return None  # an argument that is computed one way or another
         depth -= dis.stack_effect(instruction.opcode, instruction.arg)
         if depth <= 1 and instruction.opname in _LOADS_A_METHOD:
-            receiver = _dotted_name(instructions[:position])
-            return Call(receiver, str(instruction.argval))
-        if depth <= 0:
-            return None  # a function
-    return None
+            return Call(_dotted_name(instructions, position - 1), str(instruction.argval))
+        position -= 1
+    return None  # a function
 
 
-def _dotted_name(instructions: list[dis.Instruction]) -> tuple[str, ...]:
-    """The name that the last of these instructions have loaded."""
+def _dotted_name(instructions: list[dis.Instruction], last: int) -> tuple[str, ...]:
+    """The name that these instructions have loaded, as far as the last of them."""
     attributes: list[str] = []
-    for instruction in reversed(instructions):
-        if instruction.opname in _LOADS_A_NAME:
-            names = cast("tuple[str, ...] | str", instruction.argval)
-            return (names if isinstance(names, str) else names[-1], *reversed(attributes))
-        if instruction.opname != "LOAD_ATTR":
-            break
-        attributes.append(str(instruction.argval))
-    return ()
+    while instructions[last].opname == "LOAD_ATTR":
+        attributes.append(str(instructions[last].argval))
+        last -= 1
+    if instructions[last].opname not in _LOADS_A_NAME:
+        return ()
+    names = cast("tuple[str, ...] | str", instructions[last].argval)
+    return (names if isinstance(names, str) else names[-1], *reversed(attributes))

@@ -149,7 +149,6 @@ class RequestTimeoutMiddleware:
         if thread_id not in self._threads_met:
             self._meet_thread(thread_id)
         request = environ["hostline.request"] = self._request(environ, self, thread_id)
-        request.server_start = start_response
         lane = self._lane
         wait = None
         if "HTTP_X_REQUEST_START" in environ:
@@ -165,6 +164,7 @@ class RequestTimeoutMiddleware:
         is_attended = self._is_attended()
         if is_attended:
             self.observers.tell(request, _READY)
+        request.server_start = start_response
         result: Iterable[bytes] = ()
         claims = _NONE
         try:
@@ -206,7 +206,11 @@ class RequestTimeoutMiddleware:
         if not request.head_is_out:
             request.head_is_out = True
             if request.head is not None:
-                start_response(*request.head)
+                try:
+                    start_response(*request.head)
+                except BaseException:  # the server finds a header wrong, and will not see the response
+                    _wsgi_bodies.close(result)
+                    raise
         return result
 
     def _meet_thread(self, thread_id: int) -> None:
