@@ -247,10 +247,11 @@ class RequestTimeoutMiddleware:
         for name, value in scope["headers"]:
             if name == b"x-request-start":
                 request_start = value if request_start is None else b""  # two say nothing
-        wait = None
-        if request_start is not None:
-            wait = request.wait = self._waits.unhurried(request_start, time.time())
-        if self._judges_each or (wait is None and request_start is not None):
+        is_judged = self._judges_each
+        if not is_judged and request_start is not None:
+            request.wait = self._waits.unhurried(request_start, time.time())
+            is_judged = request.wait is None
+        if is_judged:
             serve_instead = self._judge(request, scope, request_start)
             if serve_instead is not None:
                 request.detach()

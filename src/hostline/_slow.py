@@ -1,6 +1,6 @@
 """The soft limit, ``warn_after``: log what a request is doing that runs so long, and let it.
 
-Imports: ``_deadlines``, ``_requests``, ``_stacks``.
+Imports: ``_deadlines``, ``_interrupts``, ``_requests``, ``_stacks``.
 """
 
 from functools import partial

@@ -147,7 +147,8 @@ class Terminator:
             found.name,
         )
         os.kill(os.getpid(), found.signum)
-        _Kill(self).plan()
+        kill = _Kill(self)
+        watchdog.at(kill, kill.deadline)
 
     @property
     def has_unstoppable(self) -> bool:
@@ -161,9 +162,6 @@ class _Kill:
     def __init__(self, terminator: Terminator) -> None:
         self._terminator = terminator
         self.deadline = monotonic() + KILL_AFTER
-
-    def plan(self) -> None:
-        watchdog.at(self, self.deadline)
 
     def survives_fork(self) -> bool:
         """A child was not asked."""

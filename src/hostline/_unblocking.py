@@ -36,12 +36,15 @@ def unblock(frame: FrameType) -> bool:
     if isinstance(receiver, socket.socket):
         call = call_at(frame)
         return _shut_down(receiver, "" if call is None else call.method)
-    return interrupt_sqlite(frame)
+    return _interrupt(receiver)
 
 
 def interrupt_sqlite(frame: FrameType) -> bool:
     """End the SQLite statement that this innermost frame is executing, if it is."""
-    receiver = waited_on(frame)
+    return _interrupt(waited_on(frame))
+
+
+def _interrupt(receiver: object) -> bool:
     if isinstance(receiver, sqlite3.Cursor):
         receiver = receiver.connection
     if isinstance(receiver, sqlite3.Connection):

@@ -150,10 +150,11 @@ class RequestTimeoutMiddleware:
             self._meet_thread(thread_id)
         request = environ["hostline.request"] = self._request(environ, self, thread_id)
         lane = self._lane
-        wait = None
-        if "HTTP_X_REQUEST_START" in environ:
-            wait = request.wait = self._waits.unhurried(environ["HTTP_X_REQUEST_START"], time.time())
-        if self._judges_each or (wait is None and "HTTP_X_REQUEST_START" in environ):
+        is_judged = self._judges_each
+        if not is_judged and "HTTP_X_REQUEST_START" in environ:
+            request.wait = self._waits.unhurried(environ["HTTP_X_REQUEST_START"], time.time())
+            is_judged = request.wait is None
+        if is_judged:
             serve_instead = self._judge(environ, request)
             if serve_instead is not None:
                 return serve_instead(environ, start_response)
