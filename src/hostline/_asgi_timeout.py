@@ -28,7 +28,7 @@ from hostline._asgi_exchange import (
     target,
 )
 from hostline._loop_deadlines import LoopEntry, LoopLane, LoopLanes, lanes_of
-from hostline._requests import RequestDetails, State, logger, reporter
+from hostline._requests import RequestDetails, State, current_request, logger, reporter
 from hostline._targets import PathPrefixes
 from hostline._termination import main_frame, terminator, warn_unless_replaced
 from hostline.errors import RequestExpiryError, RequestTimeoutError
@@ -265,6 +265,7 @@ class RequestTimeoutMiddleware:
             self.observers.tell(request, _READY)
         request.task = task = _current(loop)
         cancelling = task.cancelling()
+        token = current_request.set(request)
         if timeout is not None:
             request.deadline = request.started + timeout
             request.claims = lane.entries
@@ -289,6 +290,7 @@ class RequestTimeoutMiddleware:
         finally:
             # An error's traceback holds this frame, and the task holds the error.
             del task
+            current_request.reset(token)
             request.detach()
 
     def _meet_loop(self, loop: asyncio.AbstractEventLoop) -> LoopLane:

@@ -16,6 +16,7 @@ import os
 import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
 from math import inf
@@ -138,6 +139,11 @@ class RequestDetails:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.method} {self.path!r} {self.state}>"
+
+
+#: The request that the running code works for: in its thread or task, and in whatever
+#: copies the context of that, such as anyio's and asgiref's pool threads. Set by the guards.
+current_request: ContextVar[RequestDetails | None] = ContextVar("hostline.request", default=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from hostline._deadlines import Claims, Lane, watchdog
 from hostline._greenlets import GreenletRequest
 from hostline._interrupts import ThreadRequest
 from hostline._obstacles import obstacle
-from hostline._requests import State, logger
+from hostline._requests import State, current_request, logger
 from hostline._slow import ThreadWatch
 from hostline._targets import PathPrefixes
 from hostline._termination import main_frame, warn_unless_replaced
@@ -168,6 +168,7 @@ class RequestTimeoutMiddleware:
         request.server_start = start_response
         result: Iterable[bytes] = ()
         claims = _NONE
+        token = current_request.set(request)
         try:
             if lane is not None:
                 request.deadline = deadline = request.started + lane.timeout
@@ -199,9 +200,12 @@ class RequestTimeoutMiddleware:
                     request.see_out()
                     raise  # that of a guard further out
                 answer = self._answer(request, claims, result, error, environ, start_response)
+            finally:
+                current_request.reset(token)
             if answer is None:
                 raise
             return answer
+        current_request.reset(token)
         # The server's objects hold the environ, which holds the request: no circle is left.
         request.server_start = request.server_write = _too_late
         if not request.head_is_out:
@@ -291,6 +295,7 @@ class RequestTimeoutMiddleware:
         request.thread_id = get_ident()
         request.deadline = deadline = monotonic() + lane.timeout
         claims = lane.entries
+        token = current_request.set(request)
         try:
             claims[request] = True
             if not lane.earliest <= deadline <= lane.latest:
@@ -317,6 +322,8 @@ class RequestTimeoutMiddleware:
                 raise timeout_error from error
             finally:
                 del timeout_error  # its traceback holds this frame, which would hold it
+        finally:
+            current_request.reset(token)
 
     def _given_up(
         self, request: WsgiRequest, claims: Claims, error: BaseException
