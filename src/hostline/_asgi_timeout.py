@@ -159,12 +159,16 @@ class AsgiRequest(RequestDetails):
         reporter.submit(self._tell_timeout)
         if not self.guard.breaks:
             return
-        assert self.task is not None  # it runs
-        self.task.cancel()
+        self.break_off()
         if self.guard.settings.mode == "respond" and not self.response_started:
             self.answer = self.lanes.loop.create_task(self._send_answer())
             _answering.add(self.answer)
             self.answer.add_done_callback(_answering.discard)
+
+    def break_off(self) -> None:
+        """Have the app's code end."""
+        assert self.task is not None  # it runs
+        self.task.cancel()
 
     def _tell_timeout(self) -> None:
         self.guard.observers.tell(self, _TIMED_OUT)
