@@ -883,6 +883,14 @@ def test_the_client_s_time_does_not_count(run, seen, overtime):
     assert seen.states == READY_AND_COMPLETED
 
 
+def test_an_upload_of_no_announced_length(run, seen):
+    """HTTP/2 needs no header that says that a body comes."""
+    guard = RequestTimeoutMiddleware(_upload, service_timeout=0.1, observers=[seen])
+    client = run(Client(_chunks(0.06, 0.06, 0.06)).ask(guard, scope(method="POST")))
+    assert (client.status, client.body) == (200, b"3")
+    assert seen.states == READY_AND_COMPLETED
+
+
 def test_the_app_s_time_counts_before_and_after(run, short, seen):
     async def before(scope, receive, send):
         await asyncio.sleep(20)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dis
+import gc
 import importlib
 import logging
 import queue
@@ -81,6 +82,21 @@ def test_nor_may_what_it_calls():
             return asked_here()
 
     assert not Connection().close()
+
+
+def test_a_callback_of_the_garbage_collector_s_may_not():
+    """What is raised there is printed, and the request goes on."""
+    told = []
+
+    def callback(phase, info):
+        told.append(deeply(asked_here))
+
+    gc.callbacks.append(callback)
+    try:
+        gc.collect()
+    finally:
+        gc.callbacks.remove(callback)
+    assert told == [False, False]
 
 
 def test_what_it_calls_far_below_may():

@@ -16,7 +16,13 @@ from wsgiref.validate import validator
 
 import pytest
 
-from hostline import RequestExpiryError, RequestTimeoutError, RequestTimeoutException, SettingsError
+from hostline import (
+    RequestExpiryError,
+    RequestTimeoutError,
+    RequestTimeoutException,
+    SettingsError,
+    _interrupts,
+)
 from hostline._requests import State, reporter
 from hostline.wsgi import CanonicalHostMiddleware, RequestTimeoutMiddleware, from_env
 from timeouts import (
@@ -146,6 +152,20 @@ def test_report(road, seen):
     served = road(lambda: serve(guard))
     assert (served.status, served.body, served.error) == (200, b"hello", None)
     assert seen.states == READY_AND_TIMED_OUT
+
+
+def test_a_timeout_is_told_though_the_breaking_fails(short, seen, monkeypatch, caplog):
+    def fails(*_):
+        raise MemoryError
+
+    def app(environ, start_response):
+        assert eventually(lambda: State.TIMED_OUT in seen.states)
+        return hello(environ, start_response)
+
+    monkeypatch.setattr(_interrupts, "Breaker", fails)
+    assert in_thread(lambda: serve(short(app))).status == 504
+    assert seen.states == READY_AND_TIMED_OUT
+    assert [record.exc_info[0] for record in caplog.records] == [MemoryError]
 
 
 def test_report_where_the_app_fails_late(seen):

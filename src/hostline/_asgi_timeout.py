@@ -34,6 +34,7 @@ from hostline._termination import main_frame, terminator, warn_unless_replaced
 from hostline.errors import RequestExpiryError, RequestTimeoutError
 from hostline.settings import RequestTimeoutOptions, RequestTimeoutSettings
 
+_WITH_BODY = frozenset({"PATCH", "POST", "PUT"})
 _READY, _COMPLETED, _TIMED_OUT = State.READY, State.COMPLETED, State.TIMED_OUT
 
 # The loop holds a task weakly; this holds the answers that are on their way.
@@ -87,6 +88,11 @@ class AsgiRequest(RequestDetails):
         """Whether a body comes with it."""
         return _budget.announces_body(self._header(b"content-length"), self._header(b"transfer-encoding"))
 
+    @property
+    def _may_have_body(self) -> bool:
+        """The same, where HTTP/2 announces none (RFC 9113, section 8.1.1)."""
+        return self.has_body or self.method in _WITH_BODY
+
     # Not `async def`, which would put a coroutine of ours around each of the server's.
     def send(self, message: Message) -> Awaitable[None]:
         """What the app gets as ``send``."""
@@ -130,7 +136,7 @@ class AsgiRequest(RequestDetails):
         if self._upload_complete or self.is_stream or self.ended is not None or self.deadline == inf:
             return self._server_receive()
         if self._upload_left is None:
-            if not self.has_body:
+            if not self._may_have_body:
                 self._upload_complete = True
                 return self._server_receive()
             self._upload_left = self.guard.settings.wait_overtime or inf

@@ -8,7 +8,7 @@ keeps a shot from hitting anything but the request:
 1. A shot is sent only with the lock ``firing`` held and the request armed. The request's own
    thread, once it has lost the claim, disarms it under the same lock, and then clears
    what was sent and has not been raised (``SetAsyncExc(id, NULL)``). After
-   :meth:`ThreadRequest.leave` nothing of this request can be raised in its thread any
+   :meth:`ThreadCall.disarm` nothing of this request can be raised in its thread any
    more. CPython 3.13 raises late, so looking at a flag alone is not enough.
 2. Until then the thread is inside the ``try`` of its guard. The first thing that the
    guard does when it is back there is to set ``came_back``, before the interpreter looks
@@ -49,66 +49,108 @@ class Guard(Protocol):
     breaks: bool
 
 
-class ThreadRequest(RequestDetails):
-    """A request that is served by one thread from its start to its end.
+class ThreadCall:
+    """Code that one thread runs for a request, from its start to its end: what is fired at.
 
-    Its guard runs it as ``try: ... except BaseException: request.came_back = True`` and,
-    having lost the claim, calls :meth:`leave` in another ``try``, as point 2 says.
+    Whoever runs it does so as ``try: ... except BaseException: request.came_back = True`` and,
+    having lost the claim, calls :meth:`disarm` in another ``try``, as point 2 says.
     """
 
     thread_id: int
     guard: Guard
-    #: The guard's own code, in whose frames the local ``request`` is this one, and outside
+    #: The code that runs it, in whose frames the local ``request`` is this one, and outside
     #: of which the stack is of no interest.
     outermost: frozenset[CodeType] = frozenset()
-    #: Set by the request's thread, when the app's code runs no longer.
+    #: Set by the thread itself, when the app's code runs no longer.
     came_back = False
     #: Whether an exception may be, or have been, on its way. Set by who sends it, before.
     shot_at = False
-
     #: Whether its thread is in code of the server's, as far as an abort can be put off.
     is_shielded = False
     #: Whether shots may be sent; guarded by ``firing``.
     is_armed = True
     #: Whether one was sent of the kind that has to be cleared.
     is_pending = False
-    #: Whether its timeout has still to be told; popped by who tells it.
-    is_untold = False
     _breaker: Breaker | None = None
 
-    def survives_fork(self) -> bool:
-        """Whether this is the request that forked."""
-        return self.thread_id == get_ident()
-
-    def report(self, job: Callable[[], object]) -> None:
-        """Have something told soon, by a thread that has nothing better to do."""
-        reporter.submit(job)
-
-    def expire(self) -> None:
-        """Time it out. In the watchdog's thread, which has won the claim."""
-        if not self.time_out(self.current_trace()):
-            return  # it came back in the very moment, and has seen to all
-        if self.guard.breaks:
-            self.break_thread()
-        self.report(self.tell_timeout)
-
-    def current_trace(self) -> _stacks.Trace:
-        """What its thread is doing just now."""
-        return _stacks.of_thread(sys._current_frames().get(self.thread_id), self.outermost)
-
-    def break_thread(self) -> None:
-        """Fire at its thread until it comes back. In the watchdog's thread."""
-        self._breaker = breaker = Breaker(self, self.guard.settings.deferral_limit or 0.0)
-        breaker.expire()
+    @property
+    def owner(self) -> RequestDetails:
+        """The request that it is run for."""
+        raise NotImplementedError
 
     def is_running(self) -> bool:
-        """Whether its thread is inside its guard: thread identities recur, greenlets take turns."""
+        """Whether its thread is inside it: thread identities recur, greenlets take turns."""
         frame = sys._current_frames().get(self.thread_id)
         while frame is not None:
             if frame.f_code in self.outermost and frame.f_locals.get("request") is self:
                 return True
             frame = frame.f_back
         return False
+
+    def current_trace(self) -> _stacks.Trace:
+        """What its thread is doing just now."""
+        return _stacks.of_thread(sys._current_frames().get(self.thread_id), self.outermost)
+
+    def make_breaker(self) -> Breaker:
+        """What fires at its thread until it comes back."""
+        self._breaker = Breaker(self, self.guard.settings.deferral_limit or 0.0)
+        return self._breaker
+
+    def disarm(self) -> None:
+        """When this returns, no exception of this call's can reach its thread any more.
+
+        In that thread, which has lost the claim. Interrupted by one, it is to be called again.
+        """
+        with firing.lock:
+            self.is_armed = False
+        if self.is_pending:
+            absorb()
+        breaker, self._breaker = self._breaker, None
+        if breaker is not None:
+            breaker.let_go()
+
+    def report(self, job: Callable[[], object]) -> None:
+        """Have something told soon, by a thread that has nothing better to do."""
+        reporter.submit(job)
+
+    def main_frame(self) -> FrameType | None:
+        """Where the server's own code stands."""
+        return main_frame()
+
+    def tell_unstoppable(self, frame: FrameType | None) -> None:
+        """Say that its code has not taken notice, and where it is."""
+        if terminator.count_unstoppable(self.guard.settings.term_on_timeout):
+            self.report(partial(terminator.ask, self.main_frame()))
+        self.report(partial(log_unstoppable, self.owner, _stacks.of_thread(frame, self.outermost)))
+
+
+class ThreadRequest(ThreadCall, RequestDetails):
+    """A request that is served by one thread from its start to its end."""
+
+    #: Whether its timeout has still to be told; popped by who tells it.
+    is_untold = False
+
+    @property
+    def owner(self) -> RequestDetails:
+        return self
+
+    def survives_fork(self) -> bool:
+        """Whether this is the request that forked."""
+        return self.thread_id == get_ident()
+
+    def expire(self) -> None:
+        """Time it out. In the watchdog's thread, which has won the claim."""
+        if not self.time_out(self.current_trace()):
+            return  # it came back in the very moment, and has seen to all
+        try:
+            if self.guard.breaks:
+                self.break_thread()
+        finally:
+            self.report(self.tell_timeout)
+
+    def break_thread(self) -> None:
+        """Fire at its thread until it comes back. In the watchdog's thread."""
+        self.make_breaker().expire()
 
     def time_out(self, trace: _stacks.Trace | None) -> bool:
         """Enter the state; False: it has been entered. Called with the claim won, or lost."""
@@ -132,24 +174,10 @@ class ThreadRequest(RequestDetails):
         if self.term:
             terminator.ask(self.main_frame())
 
-    def main_frame(self) -> FrameType | None:
-        """Where the server's own code stands."""
-        return main_frame()
-
     def leave(self) -> None:
-        """Have done with an expiry. In the request's thread, which has lost the claim.
-
-        When this returns, no exception of this request can reach its thread any more.
-        Interrupted by one, it is to be called again.
-        """
-        with firing.lock:
-            self.is_armed = False
+        """Have done with an expiry. In the request's thread, which has lost the claim."""
+        self.disarm()
         self.time_out(None)
-        if self.is_pending:
-            absorb()
-        breaker, self._breaker = self._breaker, None
-        if breaker is not None:
-            breaker.let_go()
         if self.is_untold:
             self.report(self.tell_timeout)
 
@@ -158,15 +186,9 @@ class ThreadRequest(RequestDetails):
         if self.ended is None or self.is_untold:
             self.leave()
 
-    def tell_unstoppable(self, frame: FrameType | None) -> None:
-        """Say that its code has not taken notice, and where it is."""
-        if terminator.count_unstoppable(self.guard.settings.term_on_timeout):
-            self.report(partial(terminator.ask, self.main_frame()))
-        trace = _stacks.of_thread(frame, self.outermost)
-        self.report(partial(_log_unstoppable, self, trace))
 
-
-def _log_unstoppable(request: ThreadRequest, trace: _stacks.Trace) -> None:
+def log_unstoppable(request: RequestDetails, trace: _stacks.Trace) -> None:
+    """Say that its code has not taken notice, and where it is. In the reporter's thread."""
     logger.error(
         "source=hostline id=%s unstoppable: the abort has not taken effect; the code is still here:\n%s",
         request.id,

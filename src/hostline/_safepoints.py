@@ -13,6 +13,7 @@ Imports: ``_points``.
 """
 
 import dis
+import gc
 import itertools
 import sys
 import threading
@@ -126,11 +127,14 @@ def _is_whole(frame: FrameType, *, is_waiting: bool = False) -> bool:
     if frame.f_globals.get("__name__") in _GUARDS:
         return False
     depth = 0
+    swallowing = {getattr(callback, "__code__", None) for callback in gc.callbacks}
     outer: FrameType | None = frame
     while outer is not None:
         code = outer.f_code
         if code.co_filename == _IMPORTING or outer.f_globals.get("__name__") == _OURSELVES:
             return False
+        if code in swallowing:
+            return False  # the collector prints what comes out of there, and goes on
         if _NEWBORN_MISTAKEN and code is _THREAD_START:
             return False
         is_harmless = is_waiting and code.co_name == "acquire"
