@@ -28,7 +28,7 @@ LAYERS: tuple[set[str], ...] = (
     {"_loop_deadlines"},
     {"_breaker", "_termination"},
     {"_interrupts", "_responses", "observers"},
-    {"_greenlets", "_slow", "_wsgi_bodies", "_wsgi_exchange", "_asgi_exchange"},
+    {"_greenlets", "_pool_threads", "_slow", "_wsgi_bodies", "_wsgi_exchange", "_asgi_exchange"},
     {"_wsgi_timeout", "_asgi_timeout"},
     {"wsgi", "asgi"},
     {"django", "flask", "integrations"},
@@ -57,6 +57,7 @@ NEVER = {
 FOREIGN = {
     "_authority": {"idna"},
     "_greenlets": {"gevent"},
+    "_pool_threads": {"anyio"},
     "_wsgi_exchange": {"werkzeug"},
     "_asgi_exchange": {"anyio", "starlette"},
     "django": {"asgiref", "django"},

@@ -11,11 +11,12 @@ import asyncio
 import time
 from asyncio import CancelledError, current_task, get_running_loop
 from collections.abc import Awaitable
+from functools import partial
 from math import inf
 from time import monotonic
 from typing import Any, Unpack
 
-from hostline import _budget, _responses, _slow, _stacks, observers
+from hostline import _budget, _pool_threads, _responses, _slow, _stacks, observers
 from hostline._asgi_exchange import (
     ASGIApp,
     Message,
@@ -27,8 +28,11 @@ from hostline._asgi_exchange import (
     send_response,
     target,
 )
-from hostline._loop_deadlines import LoopEntry, LoopLane, LoopLanes, lanes_of
-from hostline._requests import RequestDetails, State, current_request, logger, reporter
+from hostline._breaker import GRACE, SHOTS
+from hostline._interrupts import log_unstoppable
+from hostline._loop_deadlines import NO_CONTEXT, LoopEntry, LoopLane, LoopLanes, lanes_of
+from hostline._pool_threads import LoopRequest, PoolCall
+from hostline._requests import State, current_request, logger, reporter
 from hostline._targets import PathPrefixes
 from hostline._termination import main_frame, terminator, warn_unless_replaced
 from hostline.errors import RequestExpiryError, RequestTimeoutError
@@ -41,13 +45,14 @@ _READY, _COMPLETED, _TIMED_OUT = State.READY, State.COMPLETED, State.TIMED_OUT
 _answering: set[asyncio.Task[None]] = set()
 
 
-class AsgiRequest(RequestDetails):
+class AsgiRequest(LoopRequest):
     """A request between its server and its app, as ``scope["hostline.request"]``.
 
     Its claim is in ``claims`` until the response is complete or, without a
     ``stream_timeout``, has begun to stream; or until the deadline.
     """
 
+    guard: "RequestTimeoutMiddleware"
     claims: dict[LoopEntry, bool]
     task: asyncio.Task[Any] | None = None
     filed: float | None = None
@@ -55,6 +60,9 @@ class AsgiRequest(RequestDetails):
     answer: asyncio.Task[None] | None = None
     response_started = False
     is_stream = False
+    #: How often its task has been cancelled by us.
+    cancels = 0
+    _insistence: asyncio.TimerHandle | None = None
     _upload_left: float | None = None  # None: nobody has asked for the body yet
     _upload_complete = False
 
@@ -172,9 +180,50 @@ class AsgiRequest(RequestDetails):
             self.answer.add_done_callback(_answering.discard)
 
     def break_off(self) -> None:
-        """Have the app's code end."""
-        assert self.task is not None  # it runs
-        self.task.cancel()
+        """Have the app's code end: the threads that work for it first, then its task."""
+        if not self.break_calls():
+            self.cancel()
+
+    async def end_with(self, call: PoolCall) -> None:
+        """Go on where a task waited for a thread that has ended: be cancelled there."""
+        assert self.broken_calls is not None  # this one has been broken off
+        self.broken_calls.discard(call)
+        if not self.broken_calls and self.cancels == 0:
+            self.cancel()
+        # Whoever waits here is cancelled with the request's task, be it that task or one below
+        # it; what nobody cancels has been left behind by the app, and ends by itself.
+        await asyncio.sleep(GRACE)
+        raise CancelledError
+
+    def cancel(self) -> None:
+        """Cancel its task, and see to it that this is heeded."""
+        if self.task is not None:  # else it has left
+            self.cancels += 1
+            self.task.cancel()
+            self._insistence = self.lanes.loop.call_later(GRACE, self._insist, context=NO_CONTEXT)
+
+    def _insist(self) -> None:
+        """The cancellation has been swallowed, or the clean-up takes its time."""
+        if self.cancels < SHOTS:
+            self.cancel()
+        else:
+            self.tell_unstoppable()
+
+    def tell_unstoppable(self) -> None:
+        """Say that its code has not taken notice, and where it is."""
+        if terminator.count_unstoppable(self.guard.settings.term_on_timeout):
+            reporter.submit(partial(terminator.ask, main_frame()))
+        reporter.submit(partial(log_unstoppable, self, self._current_trace()))
+
+    def count_foreign(self) -> int:
+        """The app has come back: how often somebody else has cancelled its task."""
+        if self._insistence is not None:
+            self._insistence.cancel()
+        assert self.task is not None  # it has not left
+        for _ in range(self.cancels):
+            self.task.uncancel()
+        self.cancels = 0
+        return self.task.cancelling()
 
     def _tell_timeout(self) -> None:
         self.guard.observers.tell(self, _TIMED_OUT)
@@ -182,8 +231,9 @@ class AsgiRequest(RequestDetails):
             terminator.ask(main_frame())
 
     def _current_trace(self) -> _stacks.Trace:
-        """What its task waits for just now."""
-        return _stacks.of_coroutine(self.task and self.task.get_coro(), _GUARD_CODE)
+        """What its task waits for just now, and a thread that works for it does."""
+        waits = _stacks.of_coroutine(self.task and self.task.get_coro(), _GUARD_CODE)
+        return waits + self.calls_trace()
 
     def warn_after(self, seconds: float) -> None:
         """Log where it is, if it has not ended by then. A soft limit, and rare: a timer of its own."""
@@ -307,6 +357,8 @@ class RequestTimeoutMiddleware:
         """What there is to do once for each loop, as a rule once."""
         if self.settings.term_on_timeout and self._lane is None:
             warn_unless_replaced(main_frame())
+        if self.breaks:
+            _pool_threads.install()
         self._lane = lanes_of(loop).lane(self._timeout or inf)
         return self._lane
 
@@ -345,8 +397,7 @@ class RequestTimeoutMiddleware:
 
     async def _end(self, request: AsgiRequest, cancelling: int, error: BaseException | None) -> None:
         """Come back from an app that was aborted, telling our cancellation from a foreign one."""
-        assert request.task is not None  # this one
-        is_foreign = request.task.uncancel() > cancelling
+        is_foreign = request.count_foreign() > cancelling
         if error is not None and (is_foreign or not isinstance(error, (CancelledError, Exception))):
             raise error
         if request.answer is None:

@@ -17,7 +17,7 @@ from hostline._deadlines import BATCH, Expiring, expire, first
 
 # A timer keeps the context that it was made in, and so whatever the first request has put
 # into that; this one is empty.
-_NO_CONTEXT = contextvars.Context()
+NO_CONTEXT = contextvars.Context()
 # The resolution of uvloop's timers; a shorter delay would spin until the deadline.
 _TICK = 0.001
 
@@ -46,7 +46,7 @@ class LoopLane:
 
     def start_timer(self) -> None:
         """To be called by whoever enters and finds ``timer`` None."""
-        self.timer = self.lanes.loop.call_later(self.timeout, self._fire, context=_NO_CONTEXT)
+        self.timer = self.lanes.loop.call_later(self.timeout, self._fire, context=NO_CONTEXT)
 
     def _fire(self) -> None:
         now = monotonic()
@@ -56,14 +56,14 @@ class LoopLane:
                     self.lanes.at(entry, entry.deadline)
             elif entry.deadline > now:
                 delay = max(entry.deadline - now, _TICK)
-                self.timer = self.lanes.loop.call_later(delay, self._fire, context=_NO_CONTEXT)
+                self.timer = self.lanes.loop.call_later(delay, self._fire, context=NO_CONTEXT)
                 return
             elif self.entries.pop(entry, False):  # another's expiry may have ended it
                 expire(entry)
         self.timer = None
         if self.entries:
             # After what the batch has set going, or the first answer would wait for the last.
-            self.timer = self.lanes.loop.call_soon(self._fire, context=_NO_CONTEXT)
+            self.timer = self.lanes.loop.call_soon(self._fire, context=NO_CONTEXT)
 
 
 class LoopLanes:
@@ -111,7 +111,7 @@ class LoopLanes:
 
     def _start_timer(self, entry: LoopEntry) -> None:
         delay = max(entry.deadline - monotonic(), _TICK)
-        entry.timer = self.loop.call_later(delay, self._fire, entry, context=_NO_CONTEXT)
+        entry.timer = self.loop.call_later(delay, self._fire, entry, context=NO_CONTEXT)
 
     def _fire(self, entry: LoopEntry) -> None:
         entry.timer = None
