@@ -819,7 +819,7 @@ def test_a_swallowed_cancellation_gets_one_more(run, short, seen, monkeypatch, c
                 await asyncio.sleep(20)
             except asyncio.CancelledError:
                 swallowed.append(asyncio.current_task().cancelling())
-        while "has not taken effect" not in caplog.text:
+        while "has not taken effect" not in caplog.text:  # noqa: ASYNC110 - the log tells nobody
             await asyncio.sleep(0.001)
         assert reporter.flush(20)
 

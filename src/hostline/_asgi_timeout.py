@@ -8,12 +8,14 @@ by the number of requests to cancel that the task has got.
 """
 
 import asyncio
+import threading
 import time
 from asyncio import CancelledError, current_task, get_running_loop
 from collections.abc import Awaitable
 from functools import partial
 from math import inf
 from time import monotonic
+from types import CodeType, FrameType
 from typing import Any, Unpack
 
 from hostline import _budget, _pool_threads, _responses, _slow, _stacks, observers
@@ -28,14 +30,16 @@ from hostline._asgi_exchange import (
     send_response,
     target,
 )
-from hostline._breaker import GRACE, SHOTS
+from hostline._blocked_loops import Breakable, Sentinel
+from hostline._breaker import GRACE, SHOTS, main_thread
 from hostline._interrupts import log_unstoppable
 from hostline._loop_deadlines import NO_CONTEXT, LoopEntry, LoopLane, LoopLanes, lanes_of
+from hostline._obstacles import obstacle
 from hostline._pool_threads import LoopRequest, PoolCall
 from hostline._requests import State, current_request, logger, reporter
 from hostline._targets import PathPrefixes
 from hostline._termination import main_frame, terminator, warn_unless_replaced
-from hostline.errors import RequestExpiryError, RequestTimeoutError
+from hostline.errors import RequestExpiryError, RequestTimeoutError, RequestTimeoutException
 from hostline.settings import RequestTimeoutOptions, RequestTimeoutSettings
 
 _WITH_BODY = frozenset({"PATCH", "POST", "PUT"})
@@ -45,7 +49,7 @@ _READY, _COMPLETED, _TIMED_OUT = State.READY, State.COMPLETED, State.TIMED_OUT
 _answering: set[asyncio.Task[None]] = set()
 
 
-class AsgiRequest(LoopRequest):
+class AsgiRequest(LoopRequest, Breakable):
     """A request between its server and its app, as ``scope["hostline.request"]``.
 
     Its claim is in ``claims`` until the response is complete or, without a
@@ -62,6 +66,8 @@ class AsgiRequest(LoopRequest):
     is_stream = False
     #: How often its task has been cancelled by us.
     cancels = 0
+    #: Whether the app's code runs no longer.
+    came_back = False
     _insistence: asyncio.TimerHandle | None = None
     _upload_left: float | None = None  # None: nobody has asked for the body yet
     _upload_complete = False
@@ -167,13 +173,52 @@ class AsgiRequest(LoopRequest):
 
     def expire(self) -> None:
         """Time it out. Called by the loop's timer, which has won the claim."""
-        self.trace = self._current_trace()
+        self._time_out(self._current_trace())
+        if self.guard.breaks:
+            self.break_off()
+            self._answer_at_once()
+
+    def is_overdue(self) -> bool:
+        """Whether its time has come, and its code has not come back."""
+        is_out = self.ended is None or (self.state is _TIMED_OUT and not self.came_back)
+        return is_out and self.deadline <= monotonic()
+
+    def expire_in_step(self, frame: FrameType | None) -> bool:
+        """Time it out from within its code, which blocks the loop (``_blocked_loops``)."""
+        if _stacks.runs(frame, self._send_code):
+            return False  # half a message would be sent
+        if self.ended is None and self.claims.pop(self, False):
+            self._time_out(_stacks.of_thread(frame, OUTERMOST))
+            if self.guard.breaks:
+                self._answer_at_once()
+                self._break_off_above()
+        return self.guard.breaks and not self.came_back
+
+    def _break_off_above(self) -> None:
+        """Have the request's task end, where the running one is another below it."""
+        assert self.task is not None  # it has not come back
+        if getattr(self.task.get_coro(), "cr_running", False):
+            if current_task() is not self.task:  # an eager task runs within the one that made it
+                self.lanes.loop.call_soon(self.break_off, context=NO_CONTEXT)
+        else:
+            self.break_off()
+
+    @property
+    def _send_code(self) -> CodeType | None:
+        """The server's own, if it is written in Python."""
+        send = self._server_send
+        send = getattr(send, "func", send)  # a partial
+        send = getattr(send, "__func__", send)  # a bound method
+        return getattr(send, "__code__", None)
+
+    def _time_out(self, trace: _stacks.Trace) -> None:
+        self.trace = trace
         self.move_to(_TIMED_OUT)
         self.term = terminator.count(self.guard.settings.term_on_timeout)
         reporter.submit(self._tell_timeout)
-        if not self.guard.breaks:
-            return
-        self.break_off()
+
+    def _answer_at_once(self) -> None:
+        """Answer for the app, which may take its time to come to its end."""
         if self.guard.settings.mode == "respond" and not self.response_started:
             self.answer = self.lanes.loop.create_task(self._send_answer())
             _answering.add(self.answer)
@@ -197,7 +242,7 @@ class AsgiRequest(LoopRequest):
 
     def cancel(self) -> None:
         """Cancel its task, and see to it that this is heeded."""
-        if self.task is not None:  # else it has left
+        if self.task is not None and not self.came_back:
             self.cancels += 1
             self.task.cancel()
             self._insistence = self.lanes.loop.call_later(GRACE, self._insist, context=NO_CONTEXT)
@@ -217,6 +262,7 @@ class AsgiRequest(LoopRequest):
 
     def count_foreign(self) -> int:
         """The app has come back: how often somebody else has cancelled its task."""
+        self.came_back = True
         if self._insistence is not None:
             self._insistence.cancel()
         assert self.task is not None  # it has not left
@@ -232,7 +278,7 @@ class AsgiRequest(LoopRequest):
 
     def _current_trace(self) -> _stacks.Trace:
         """What its task waits for just now, and a thread that works for it does."""
-        waits = _stacks.of_coroutine(self.task and self.task.get_coro(), _GUARD_CODE)
+        waits = _stacks.of_coroutine(self.task and self.task.get_coro(), OUTERMOST)
         return waits + self.calls_trace()
 
     def warn_after(self, seconds: float) -> None:
@@ -359,7 +405,12 @@ class RequestTimeoutMiddleware:
             warn_unless_replaced(main_frame())
         if self.breaks:
             _pool_threads.install()
-        self._lane = lanes_of(loop).lane(self._timeout or inf)
+            if threading.current_thread() is threading.main_thread() and obstacle() is None:
+                main_thread.prepare(self.settings.signal)
+        lanes = lanes_of(loop)
+        if lanes.sentinel is None:
+            lanes.sentinel = Sentinel(lanes, OUTERMOST, self.settings.deferral_limit or 0.0)
+        self._lane = lanes.lane(self._timeout or inf)
         return self._lane
 
     def _judge(self, request: AsgiRequest, scope: Scope, request_start: bytes | None) -> ASGIApp | None:
@@ -397,14 +448,22 @@ class RequestTimeoutMiddleware:
 
     async def _end(self, request: AsgiRequest, cancelling: int, error: BaseException | None) -> None:
         """Come back from an app that was aborted, telling our cancellation from a foreign one."""
+        request.lanes.revive()
         is_foreign = request.count_foreign() > cancelling
-        if error is not None and (is_foreign or not isinstance(error, (CancelledError, Exception))):
+        if error is not None and (is_foreign or not _is_of_an_abort(error)):
             raise error
         if request.answer is None:
             raise RequestTimeoutError(service=request.service, timeout=request.timeout) from error
-        if isinstance(error, Exception):
+        if isinstance(error, Exception) and not isinstance(error, BaseExceptionGroup):
             logger.warning("The app raised this while it was being aborted.", exc_info=error)
-        await asyncio.shield(request.answer)
+        while not request.answer.done():
+            try:
+                await asyncio.shield(request.answer)
+            except CancelledError:
+                if request.count_foreign() > cancelling:
+                    raise
+                # One that nobody has asked for: CPython 3.12's task groups leave such behind.
+        request.answer.result()
 
     async def _serve_unguarded(self, scope: Scope, receive: Receive, send: Send) -> None:
         """On trio there is no timer yet: the app runs as if it were alone."""
@@ -414,7 +473,14 @@ class RequestTimeoutMiddleware:
         await self.app(scope, receive, send)
 
 
-_GUARD_CODE = RequestTimeoutMiddleware.__call__.__code__
+OUTERMOST = frozenset({RequestTimeoutMiddleware.__call__.__code__})
+
+
+def _is_of_an_abort(error: BaseException) -> bool:
+    """Whether code that is aborted may end by this; task groups put several into one."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(_is_of_an_abort(each) for each in error.exceptions)
+    return isinstance(error, (CancelledError, Exception, RequestTimeoutException))
 
 
 def _current(loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any]:
