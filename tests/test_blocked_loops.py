@@ -180,8 +180,8 @@ def test_in_a_task_group(run, short, seen, block):
 
     async def app(scope, receive, send):
         async with asyncio.TaskGroup() as group:
-            group.create_task(blocking())
             group.create_task(asyncio.sleep(20))
+            group.create_task(blocking())
 
     client = run(Client().ask(short(app), scope()))
     assert (client.status, client.error) == (504, None)
