@@ -179,9 +179,9 @@ class AsgiRequest(LoopRequest, Breakable):
             self._answer_at_once()
 
     def is_overdue(self) -> bool:
-        """Whether its time has come, and its code has not come back."""
+        """Whether its time has come, and its code has not come back and is to be broken."""
         is_out = self.ended is None or (self.state is _TIMED_OUT and not self.came_back)
-        return is_out and self.deadline <= monotonic()
+        return is_out and self.guard.breaks and self.deadline <= monotonic()
 
     def expire_in_step(self, frame: FrameType | None) -> bool:
         """Time it out from within its code, which blocks the loop (``_blocked_loops``)."""
@@ -189,10 +189,9 @@ class AsgiRequest(LoopRequest, Breakable):
             return False  # half a message would be sent
         if self.ended is None and self.claims.pop(self, False):
             self._time_out(_stacks.of_thread(frame, OUTERMOST))
-            if self.guard.breaks:
-                self._answer_at_once()
-                self._break_off_above()
-        return self.guard.breaks and not self.came_back
+            self._answer_at_once()
+            self._break_off_above()
+        return not self.came_back
 
     def _break_off_above(self) -> None:
         """Have the request's task end, where the running one is another below it."""

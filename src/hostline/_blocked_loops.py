@@ -55,7 +55,7 @@ class Breakable(RequestDetails):
     """A request of a loop's that can be timed out in the middle of a step of its task."""
 
     def is_overdue(self) -> bool:
-        """Whether its time has come, and its code has not come back."""
+        """Whether its time has come, and its code has not come back and is to be broken."""
         raise NotImplementedError
 
     def expire_in_step(self, frame: FrameType | None) -> bool:
@@ -82,8 +82,9 @@ class Block:
         self.trace = trace
         #: Whose code it is, as far as that can be told from outside.
         self.culprit = culprit
-        #: Guarded by ``firing``.
+        #: Guarded by ``firing``; the handler clears it without, for nobody else runs then.
         self.is_armed = True
+        self.is_past = False
         self.breaker: Breaker | None = None
 
     def is_running(self) -> bool:
@@ -103,13 +104,20 @@ class Block:
     def fire(self, deferral_limit: float) -> None:
         """Have the running code asked, and broken if it is to be. In the watchdog's thread."""
         culprit = self.culprit
-        if culprit is None and self.breaker is not None:
-            return  # it has been asked, and is nobody's
-        if culprit is not None and not _is_overdue(culprit):
+        is_at_work = self.breaker is not None and self.is_armed
+        is_unknown = culprit is None and self.breaker is None
+        if (
+            is_at_work
+            or not (is_unknown or _is_overdue(culprit))
+            or not main_thread.can_break(self.thread_id)
+        ):
             return
-        if self.is_armed and self.breaker is None and main_thread.can_break(self.thread_id):
-            self.breaker = Breaker(self, deferral_limit)
-            self.breaker.expire()
+        if self.breaker is not None:
+            self.breaker.let_go()
+        with firing.lock:
+            self.is_armed = not self.is_past
+        self.breaker = Breaker(self, deferral_limit)
+        self.breaker.expire()
 
     def tell_unstoppable(self, frame: FrameType | None) -> None:
         """Nothing more than has been said: see :func:`_tell`."""
@@ -118,6 +126,7 @@ class Block:
         """The loop runs again. In its thread."""
         with firing.lock:
             self.is_armed = False
+            self.is_past = True
         if self.breaker is not None:
             self.breaker.let_go()
 
