@@ -37,6 +37,8 @@ LAYERS: tuple[set[str], ...] = (
         "_wsgi_exchange",
         "_asgi_exchange",
     },
+    {"_asgi_request"},
+    {"_asyncio_request", "_trio_request"},
     {"_wsgi_timeout", "_asgi_timeout"},
     {"wsgi", "asgi"},
     {"django", "flask", "integrations"},
@@ -50,14 +52,14 @@ MAY_IMPORT_ROOT = {"cli", "demo", "__main__"}
 # Tighter than the layers.
 NEVER = {
     "_deadlines": set(chain(*LAYERS)) - {"_native"},  # it knows deadlines, not what they are for
-    "wsgi": {"_asgi_exchange", "_asgi_timeout"},
+    "wsgi": {"_asgi_exchange", "_asgi_request", "_asgi_timeout", "_asyncio_request", "_trio_request"},
     "asgi": {"_wsgi_bodies", "_wsgi_exchange", "_wsgi_timeout"},
     "_asgi_timeout": {"_wsgi_bodies", "_wsgi_exchange"},
     "_wsgi_timeout": {"_asgi_exchange"},
     # Django alone: neither Werkzeug nor Starlette may be needed.
     "django": {
         *{"wsgi", "_wsgi_bodies", "_wsgi_exchange", "_wsgi_timeout"},
-        *{"asgi", "_asgi_exchange", "_asgi_timeout"},
+        *{"asgi", "_asgi_exchange", "_asgi_request", "_asgi_timeout", "_asyncio_request", "_trio_request"},
     },
 }
 
@@ -66,6 +68,7 @@ FOREIGN = {
     "_authority": {"idna"},
     "_greenlets": {"gevent"},
     "_pool_threads": {"anyio"},
+    "_trio_request": {"anyio"},
     "_wsgi_exchange": {"werkzeug"},
     "_asgi_exchange": {"anyio", "starlette"},
     "django": {"asgiref", "django"},

@@ -1,27 +1,22 @@
-"""The request timeout as an ASGI middleware, on asyncio and uvloop.
+"""The request timeout as an ASGI middleware, on asyncio, uvloop and trio.
 
-Everything here runs in the loop's thread, so whatever does not ``await`` is one step, and
-needs no lock. At the deadline the loop's timer wins the claim, cancels the task and sends
-the answer itself, at once: the app may take its time to unwind, and what it sends from
-then on is dropped. Whether a cancellation was ours is told as ``asyncio.timeout`` does,
-by the number of requests to cancel that the task has got.
+At the deadline the loop's timer wins the claim, cancels the task and sends the answer
+itself, at once: the app may take its time to unwind, and what it sends from then on is
+dropped. ``_asgi_request`` tells what a request is, ``_asyncio_request`` and ``_trio_request``
+how it is ended.
 """
 
 import asyncio
+import sys
 import threading
 import time
 from asyncio import CancelledError, current_task, get_running_loop
-from collections.abc import Awaitable
-from functools import partial
 from math import inf
-from time import monotonic
-from types import CodeType, FrameType
 from typing import Any, Unpack
 
-from hostline import _budget, _pool_threads, _responses, _slow, _stacks, observers
+from hostline import _budget, _pool_threads, _responses, observers
 from hostline._asgi_exchange import (
     ASGIApp,
-    Message,
     Receive,
     Scope,
     Send,
@@ -30,277 +25,20 @@ from hostline._asgi_exchange import (
     send_response,
     target,
 )
-from hostline._blocked_loops import Breakable, Sentinel
-from hostline._breaker import GRACE, SHOTS, main_thread
-from hostline._interrupts import log_unstoppable
-from hostline._loop_deadlines import NO_CONTEXT, LoopEntry, LoopLane, LoopLanes, lanes_of
+from hostline._asgi_request import AsgiRequest
+from hostline._asyncio_request import AsyncioRequest
+from hostline._blocked_loops import Sentinel
+from hostline._breaker import main_thread
+from hostline._loop_deadlines import LoopLane, lanes_of
 from hostline._obstacles import obstacle
-from hostline._pool_threads import LoopRequest, PoolCall
-from hostline._requests import State, current_request, logger, reporter
+from hostline._requests import State, current_request, logger
 from hostline._targets import PathPrefixes
-from hostline._termination import main_frame, terminator, warn_unless_replaced
+from hostline._termination import main_frame, warn_unless_replaced
+from hostline._trio_request import TrioRequest
 from hostline.errors import RequestExpiryError, RequestTimeoutError, RequestTimeoutException
 from hostline.settings import RequestTimeoutOptions, RequestTimeoutSettings
 
-_WITH_BODY = frozenset({"PATCH", "POST", "PUT"})
 _READY, _COMPLETED, _TIMED_OUT = State.READY, State.COMPLETED, State.TIMED_OUT
-
-# The loop holds a task weakly; this holds the answers that are on their way.
-_answering: set[asyncio.Task[None]] = set()
-
-
-class AsgiRequest(LoopRequest, Breakable):
-    """A request between its server and its app, as ``scope["hostline.request"]``.
-
-    Its claim is in ``claims`` until the response is complete or, without a
-    ``stream_timeout``, has begun to stream; or until the deadline.
-    """
-
-    guard: "RequestTimeoutMiddleware"
-    claims: dict[LoopEntry, bool]
-    task: asyncio.Task[Any] | None = None
-    filed: float | None = None
-    timer: asyncio.TimerHandle | None = None
-    answer: asyncio.Task[None] | None = None
-    response_started = False
-    is_stream = False
-    #: How often its task has been cancelled by us.
-    cancels = 0
-    #: Whether the app's code runs no longer.
-    came_back = False
-    _insistence: asyncio.TimerHandle | None = None
-    _upload_left: float | None = None  # None: nobody has asked for the body yet
-    _upload_complete = False
-
-    def __init__(
-        self, scope: Scope, receive: Receive, send: Send, guard: "RequestTimeoutMiddleware", lanes: LoopLanes
-    ) -> None:
-        self.started = monotonic()
-        self.guard = guard
-        self.lanes = lanes
-        self.method: str = scope["method"]
-        # Not the scope: that holds this object, and a circle would leave every request to
-        # the garbage collector.
-        self._path: str = scope["path"]
-        self._headers = scope["headers"]
-        self._server_receive = receive
-        self._server_send = send
-
-    @property
-    def path(self) -> str:
-        """The whole path, decoded, without the query."""
-        return self._path
-
-    def _raw_id(self) -> str:
-        return self._header(b"x-request-id")
-
-    def _header(self, name: bytes) -> str:
-        return (header({"headers": self._headers}, name) or b"").decode("latin-1")
-
-    @property
-    def has_body(self) -> bool:
-        """Whether a body comes with it."""
-        return _budget.announces_body(self._header(b"content-length"), self._header(b"transfer-encoding"))
-
-    @property
-    def _may_have_body(self) -> bool:
-        """The same, where HTTP/2 announces none (RFC 9113, section 8.1.1)."""
-        return self.has_body or self.method in _WITH_BODY
-
-    # Not `async def`, which would put a coroutine of ours around each of the server's.
-    def send(self, message: Message) -> Awaitable[None]:
-        """What the app gets as ``send``."""
-        if self.state is _TIMED_OUT and self.guard.breaks:
-            return _nowhere()
-        kind = message["type"]
-        if kind == "http.response.start":
-            self.response_started = True
-        elif kind == "http.response.body":
-            if message.get("more_body", False):
-                self._go_on_streaming()
-            else:
-                self.complete()
-        elif kind == "http.response.pathsend":  # an extension: a body by the name of its file
-            self.complete()
-        return self._server_send(message)
-
-    def complete(self) -> None:
-        """The response is whole, or the app is done without one."""
-        self._withdraw()
-        if self.end(_COMPLETED) and self.guard.is_attended():
-            self.guard.observers.tell(self, _COMPLETED)
-
-    def _withdraw(self) -> None:
-        self.claims.pop(self, False)
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
-
-    def _go_on_streaming(self) -> None:
-        """A chunk with more to come: from here on each gap has its own limit."""
-        self.is_stream = True
-        self._withdraw()
-        gap = self.guard.settings.stream_timeout
-        self.deadline = inf
-        if gap is not None and self.ended is None:
-            self.lanes.at(self, monotonic() + gap)
-
-    def receive(self) -> Awaitable[Message]:
-        """What the app gets as ``receive``."""
-        if self._upload_complete or self.is_stream or self.ended is not None or self.deadline == inf:
-            return self._server_receive()
-        if self._upload_left is None:
-            if not self._may_have_body:
-                self._upload_complete = True
-                return self._server_receive()
-            self._upload_left = self.guard.settings.wait_overtime or inf
-        return self._receive_upload(self._upload_left)
-
-    async def _receive_upload(self, upload_left: float) -> Message:
-        """Wait for the client on its own time: the service clock stands still."""
-        began = monotonic()
-        service_left = self.deadline - began
-        self.lanes.move(self, began + upload_left)
-        try:
-            message = await self._server_receive()
-        finally:
-            now = monotonic()
-            self._upload_left = upload_left - (now - began)
-            if self.ended is None and not self.is_stream:
-                self.lanes.move(self, now + service_left)
-        self._upload_complete = not message.get("more_body", False)
-        return message
-
-    def expire(self) -> None:
-        """Time it out. Called by the loop's timer, which has won the claim."""
-        self._time_out(self._current_trace())
-        if self.guard.breaks:
-            self.break_off()
-            self._answer_at_once()
-
-    def is_overdue(self) -> bool:
-        """Whether its time has come, and its code has not come back and is to be broken."""
-        is_out = self.ended is None or (self.state is _TIMED_OUT and not self.came_back)
-        return is_out and self.guard.breaks and self.deadline <= monotonic()
-
-    def expire_in_step(self, frame: FrameType | None) -> bool:
-        """Time it out from within its code, which blocks the loop (``_blocked_loops``)."""
-        if _stacks.runs(frame, self._send_code):
-            return False  # half a message would be sent
-        if self.ended is None and self.claims.pop(self, False):
-            self._time_out(_stacks.of_thread(frame, OUTERMOST))
-            self._answer_at_once()
-            self._break_off_above()
-        return not self.came_back
-
-    def _break_off_above(self) -> None:
-        """Have the request's task end, where the running one is another below it."""
-        assert self.task is not None  # it has not come back
-        if getattr(self.task.get_coro(), "cr_running", False):
-            if current_task() is not self.task:  # an eager task runs within the one that made it
-                self.lanes.loop.call_soon(self.break_off, context=NO_CONTEXT)
-        else:
-            self.break_off()
-
-    @property
-    def _send_code(self) -> CodeType | None:
-        """The server's own, if it is written in Python."""
-        send = self._server_send
-        send = getattr(send, "func", send)  # a partial
-        send = getattr(send, "__func__", send)  # a bound method
-        return getattr(send, "__code__", None)
-
-    def _time_out(self, trace: _stacks.Trace) -> None:
-        self.trace = trace
-        self.move_to(_TIMED_OUT)
-        self.term = terminator.count(self.guard.settings.term_on_timeout)
-        reporter.submit(self._tell_timeout)
-
-    def _answer_at_once(self) -> None:
-        """Answer for the app, which may take its time to come to its end."""
-        if self.guard.settings.mode == "respond" and not self.response_started:
-            self.answer = self.lanes.loop.create_task(self._send_answer())
-            _answering.add(self.answer)
-            self.answer.add_done_callback(_answering.discard)
-
-    def break_off(self) -> None:
-        """Have the app's code end: the threads that work for it first, then its task."""
-        if not self.break_calls():
-            self.cancel()
-
-    async def end_with(self, call: PoolCall) -> None:
-        """Go on where a task waited for a thread that has ended: be cancelled there."""
-        assert self.broken_calls is not None  # this one has been broken off
-        self.broken_calls.discard(call)
-        if not self.broken_calls and self.cancels == 0:
-            self.cancel()
-        # Whoever waits here is cancelled with the request's task, be it that task or one below
-        # it; what nobody cancels has been left behind by the app, and ends by itself.
-        await asyncio.sleep(GRACE)
-        raise CancelledError
-
-    def cancel(self) -> None:
-        """Cancel its task, and see to it that this is heeded."""
-        if self.task is not None and not self.came_back:
-            self.cancels += 1
-            self.task.cancel()
-            self._insistence = self.lanes.loop.call_later(GRACE, self._insist, context=NO_CONTEXT)
-
-    def _insist(self) -> None:
-        """The cancellation has been swallowed, or the clean-up takes its time."""
-        if self.cancels < SHOTS:
-            self.cancel()
-        else:
-            self.tell_unstoppable()
-
-    def tell_unstoppable(self) -> None:
-        """Say that its code has not taken notice, and where it is."""
-        if terminator.count_unstoppable(self.guard.settings.term_on_timeout):
-            reporter.submit(partial(terminator.ask, main_frame()))
-        reporter.submit(partial(log_unstoppable, self, self._current_trace()))
-
-    def count_foreign(self) -> int:
-        """The app has come back: how often somebody else has cancelled its task."""
-        self.came_back = True
-        if self._insistence is not None:
-            self._insistence.cancel()
-        assert self.task is not None  # it has not left
-        for _ in range(self.cancels):
-            self.task.uncancel()
-        self.cancels = 0
-        return self.task.cancelling()
-
-    def _tell_timeout(self) -> None:
-        self.guard.observers.tell(self, _TIMED_OUT)
-        if self.term:
-            terminator.ask(main_frame())
-
-    def _current_trace(self) -> _stacks.Trace:
-        """What its task waits for just now, and a thread that works for it does."""
-        waits = _stacks.of_coroutine(self.task and self.task.get_coro(), OUTERMOST)
-        return waits + self.calls_trace()
-
-    def warn_after(self, seconds: float) -> None:
-        """Log where it is, if it has not ended by then. A soft limit, and rare: a timer of its own."""
-        delay = max(0.0, self.started + seconds - monotonic())
-        self.on_end = self.lanes.loop.call_later(delay, self._warn).cancel
-
-    def _warn(self) -> None:
-        _slow.warn_soon(self, self._current_trace())
-
-    async def _send_answer(self) -> None:
-        offered = media_type({"headers": self._headers}, _responses.TIMEOUT_PAGES)
-        response = _responses.timed_out(self.guard.settings, self, offered)
-        await send_response(response.to(self.method), "http.response", self._server_send)
-
-    def detach(self) -> None:
-        """Let go of what would keep the server's objects alive in a circle."""
-        self._server_send = self._server_receive = _nowhere
-        self.task = None
-
-
-async def _nowhere(*_: object) -> Any:
-    """Where messages go that come too late."""
 
 
 class RequestTimeoutMiddleware:
@@ -341,12 +79,12 @@ class RequestTimeoutMiddleware:
         try:
             loop = get_running_loop()
         except RuntimeError:
-            await self._serve_unguarded(scope, receive, send)
+            await self._serve_on_another(scope, receive, send)
             return
         lane = self._lane
         if lane is None or lane.lanes.loop is not loop:
             lane = self._meet_loop(loop)
-        request = scope["hostline.request"] = AsgiRequest(scope, receive, send, self, lane.lanes)
+        request = scope["hostline.request"] = AsyncioRequest(scope, receive, send, self, lane.lanes)
         timeout = self._timeout
         request_start = None
         for name, value in scope["headers"]:
@@ -445,31 +183,59 @@ class RequestTimeoutMiddleware:
         response = _responses.expired(media_type(scope, _responses.TIMEOUT_PAGES))
         await send_response(response.to(request.method), "http.response", send)
 
-    async def _end(self, request: AsgiRequest, cancelling: int, error: BaseException | None) -> None:
+    async def _end(self, request: AsyncioRequest, cancelling: int, error: BaseException | None) -> None:
         """Come back from an app that was aborted, telling our cancellation from a foreign one."""
         request.lanes.revive()
-        is_foreign = request.count_foreign() > cancelling
-        if error is not None and (is_foreign or not _is_of_an_abort(error)):
+        if error is not None and request.count_foreign() > cancelling:
             raise error
-        if request.answer is None:
+        request.count_foreign()
+        self._look_at_end(request, error, is_answered=request.answer is not None)
+        if request.answer is not None:
+            await request.see_answer_off(cancelling)
+
+    def _look_at_end(self, request: AsgiRequest, error: BaseException | None, *, is_answered: bool) -> None:
+        """What the app has ended by: raise what is to be raised."""
+        if error is not None and not _is_of_an_abort(error):
+            raise error
+        if not is_answered:
             raise RequestTimeoutError(service=request.service, timeout=request.timeout) from error
         if isinstance(error, Exception) and not isinstance(error, BaseExceptionGroup):
             logger.warning("The app raised this while it was being aborted.", exc_info=error)
-        while not request.answer.done():
-            try:
-                await asyncio.shield(request.answer)
-            except CancelledError:
-                if request.count_foreign() > cancelling:
-                    raise
-                # One that nobody has asked for: CPython 3.12's task groups leave such behind.
-        request.answer.result()
 
-    async def _serve_unguarded(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """On trio there is no timer yet: the app runs as if it were alone."""
-        if not self._has_warned:
-            self._has_warned = True
-            logger.warning("hostline times requests on asyncio and uvloop; on this loop they run unguarded.")
-        await self.app(scope, receive, send)
+    async def _serve_on_another(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request where there is no loop of asyncio's."""
+        trio = sys.modules.get("trio")
+        if trio is None or not trio.lowlevel.in_trio_run():
+            if not self._has_warned:
+                self._has_warned = True
+                logger.warning(
+                    "hostline times requests on asyncio and trio; on this loop they run unguarded."
+                )
+            await self.app(scope, receive, send)
+            return
+        if self.breaks:
+            _pool_threads.install()
+        request = scope["hostline.request"] = TrioRequest(scope, receive, send, self)
+        serve_instead = self._judge(request, scope, header(scope, b"x-request-start"))
+        if serve_instead is not None:
+            request.detach()
+            await serve_instead(scope, receive, send)
+            return
+        if self.is_attended():
+            self.observers.tell(request, _READY)
+        token = current_request.set(request)
+        error: BaseException | None = None
+        try:
+            error = await request.run(self.app, scope)
+            if request.state is _TIMED_OUT and self.breaks:
+                self._look_at_end(request, error, is_answered=request.is_answered)
+            elif error is not None:
+                raise error
+        finally:
+            request.complete()
+            current_request.reset(token)
+            request.detach()
+            del error  # its traceback holds this frame, which would hold it
 
 
 OUTERMOST = frozenset({RequestTimeoutMiddleware.__call__.__code__})
@@ -487,3 +253,6 @@ def _current(loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any]:
     if task is None:
         raise RuntimeError("hostline guards requests that run in a task of asyncio's; this one runs in none.")
     return task
+
+
+AsyncioRequest.outermost = OUTERMOST
