@@ -16,7 +16,7 @@ PACKAGE = Path(hostline.__file__).parent
 # A package stands for all of its modules, which may import each other.
 LAYERS: tuple[set[str], ...] = (
     {"errors", "_authority", "_calls", "_native", "_obstacles", "_stacks", "_targets"},
-    {"_points", "_unblocking"},
+    {"_points", "_unblocking", "_wait_probe"},
     {"_safepoints"},
     {"_environment"},
     {"_kinds"},

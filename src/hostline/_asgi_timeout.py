@@ -145,7 +145,7 @@ class RequestTimeoutMiddleware:
             if threading.current_thread() is threading.main_thread() and obstacle() is None:
                 main_thread.prepare(self.settings.signal)
         lanes = lanes_of(loop)
-        if lanes.sentinel is None:
+        if lanes.sentinel is None and obstacle() is None:
             lanes.sentinel = Sentinel(lanes, OUTERMOST, self.settings.deferral_limit or 0.0)
         self._lane = lanes.lane(self._timeout or inf)
         return self._lane

@@ -3,7 +3,8 @@
 The protocol, and why it is one, is told in ``_interrupts``; this is how a shot is sent,
 sent again, taken back, and helped along where the thread waits in C.
 
-Imports: ``_deadlines``, ``_native``, ``_requests`` for the log, ``_safepoints``, ``_unblocking``.
+Imports: ``_deadlines``, ``_native``, ``_requests`` for the log, ``_safepoints``, ``_unblocking``,
+``_wait_probe``.
 """
 
 import ctypes
@@ -19,6 +20,7 @@ from hostline import _safepoints, _unblocking
 from hostline._deadlines import watchdog
 from hostline._native import after_fork_in_child, native_lock
 from hostline._requests import logger
+from hostline._wait_probe import wait_probe
 from hostline.errors import RequestTimeoutException
 
 SHOTS = 2
@@ -272,6 +274,7 @@ class Breaker:
         if not stands or _unblocking.unblock(frame):
             self._place = None
             return GRACE
+        main_thread.end_wait(self.request.thread_id)
         self._standstill *= 2
         return self._standstill
 
@@ -318,6 +321,11 @@ class _MainThread:
     def can_break(self, thread_id: int) -> bool:
         """Whether this is that thread and the handler is still there (mod_wsgi takes none)."""
         return thread_id == self._ident and signal.getsignal(self.signum) == self._handle
+
+    def end_wait(self, thread_id: int) -> None:
+        """Have any thread's blocking call raise what is pending, where CPython can do that."""
+        if self.signum and wait_probe.ask(self.signum):
+            signal.pthread_kill(thread_id, self.signum)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         del signum
