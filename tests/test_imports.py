@@ -28,7 +28,7 @@ LAYERS: tuple[set[str], ...] = (
     {"_loop_deadlines"},
     {"_breaker", "_termination"},
     {"_interrupts", "_responses", "observers"},
-    {"_greenlets", "_slow", "_wsgi_bodies", "_wsgi_exchange", "_asgi_exchange"},
+    {"_greenlets", "_slow", "_wsgi_bodies", "_wsgi_exchange", "_asgi_cuts", "_asgi_exchange"},
     {"_wsgi_timeout", "_asgi_timeout"},
     {"wsgi", "asgi"},
     {"django", "flask", "integrations"},
@@ -42,14 +42,14 @@ MAY_IMPORT_ROOT = {"cli", "demo", "__main__"}
 # Tighter than the layers.
 NEVER = {
     "_deadlines": set(chain(*LAYERS)) - {"_native"},  # it knows deadlines, not what they are for
-    "wsgi": {"_asgi_exchange", "_asgi_timeout"},
+    "wsgi": {"_asgi_cuts", "_asgi_exchange", "_asgi_timeout"},
     "asgi": {"_wsgi_bodies", "_wsgi_exchange", "_wsgi_timeout"},
     "_asgi_timeout": {"_wsgi_bodies", "_wsgi_exchange"},
-    "_wsgi_timeout": {"_asgi_exchange"},
+    "_wsgi_timeout": {"_asgi_cuts", "_asgi_exchange"},
     # Django alone: neither Werkzeug nor Starlette may be needed.
     "django": {
         *{"wsgi", "_wsgi_bodies", "_wsgi_exchange", "_wsgi_timeout"},
-        *{"asgi", "_asgi_exchange", "_asgi_timeout"},
+        *{"asgi", "_asgi_cuts", "_asgi_exchange", "_asgi_timeout"},
     },
 }
 

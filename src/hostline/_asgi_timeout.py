@@ -15,7 +15,7 @@ from math import inf
 from time import monotonic
 from typing import Any, Unpack
 
-from hostline import _budget, _responses, _slow, _stacks, observers
+from hostline import _asgi_cuts, _budget, _responses, _slow, _stacks, observers
 from hostline._asgi_exchange import (
     ASGIApp,
     Message,
@@ -350,6 +350,8 @@ class RequestTimeoutMiddleware:
         if error is not None and (is_foreign or not isinstance(error, (CancelledError, Exception))):
             raise error
         if request.answer is None:
+            if request.response_started:
+                await _asgi_cuts.cut()
             raise RequestTimeoutError(service=request.service, timeout=request.timeout) from error
         if isinstance(error, Exception):
             logger.warning("The app raised this while it was being aborted.", exc_info=error)
