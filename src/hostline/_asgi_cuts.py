@@ -23,6 +23,7 @@ from functools import partial
 from types import FrameType
 from typing import Any, Final
 
+from hostline._asgi_exchange import Send
 from hostline._requests import logger
 
 # RFC 9113, section 7. INTERNAL_ERROR, as granian resets a stream whose app has failed.
@@ -31,9 +32,9 @@ _INTERNAL_ERROR: Final = 2
 Cut = Callable[[], Awaitable[None]]
 
 
-async def cut() -> None:
-    """Break off the response that the calling frames are about, if its server does not by itself."""
-    breaks_off = next(_cuts(sys._getframe()), None)
+async def cut(send: Send) -> None:
+    """Break off the response that is sent by ``send``, if its server would not by itself."""
+    breaks_off = next((cut for each in _sends(send) for cut in _cuts_by(each)), None)
     if breaks_off is None:
         return
     try:
@@ -42,12 +43,21 @@ async def cut() -> None:
         logger.warning("A response could not be cut; its client may wait in vain.", exc_info=True)
 
 
-def _cuts(frame: FrameType | None) -> Iterator[Cut]:
+def _sends(send: Send) -> Iterator[object]:
+    """It, and what the callers of the guard call so."""
+    yield send
+    frame: FrameType | None = sys._getframe()
     while frame is not None:
-        send = frame.f_locals.get("send")
-        yield from _of_hypercorn(send)
-        yield from _of_daphne(send)
+        # CPython before 3.13 keeps what f_locals tells until the frame ends. Of the guard's own frames
+        # that would be the app's error, whose traceback has these frames: a circle.
+        if not str(frame.f_globals.get("__name__")).startswith("hostline."):
+            yield frame.f_locals.get("send")
         frame = frame.f_back
+
+
+def _cuts_by(send: object) -> Iterator[Cut]:
+    yield from _of_hypercorn(send)
+    yield from _of_daphne(send)
 
 
 def _of_hypercorn(send: object) -> Iterator[Cut]:

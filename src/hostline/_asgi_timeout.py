@@ -351,7 +351,7 @@ class RequestTimeoutMiddleware:
             raise error
         if request.answer is None:
             if request.response_started:
-                await _asgi_cuts.cut()
+                await _asgi_cuts.cut(request._server_send)
             raise RequestTimeoutError(service=request.service, timeout=request.timeout) from error
         if isinstance(error, Exception):
             logger.warning("The app raised this while it was being aborted.", exc_info=error)
