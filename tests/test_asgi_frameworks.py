@@ -12,7 +12,7 @@ from django.core.handlers.asgi import ASGIHandler
 from django.http import HttpResponse
 from django.test import override_settings
 from django.urls import path
-from django.utils.decorators import sync_and_async_middleware
+from django.utils.decorators import async_only_middleware
 from fastapi import BackgroundTasks, Depends, FastAPI
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -361,7 +361,7 @@ def _quick_view(request):
     return HttpResponse("ok")
 
 
-@sync_and_async_middleware
+@async_only_middleware
 def _async_middleware(get_response):
     async def middleware(request):
         response = await get_response(request)
@@ -372,7 +372,10 @@ def _async_middleware(get_response):
 
 
 def _sync_middleware(get_response):
-    return get_response
+    def middleware(request):
+        return get_response(request)
+
+    return middleware
 
 
 class Urls:
@@ -390,7 +393,20 @@ _MIDDLEWARES = {
 def django(request):
     left_by.clear()
     with override_settings(ROOT_URLCONF=Urls, MIDDLEWARE=_MIDDLEWARES[request.param]):
-        yield ASGIHandler()
+        yield _in_lower_case(ASGIHandler())
+
+
+def _in_lower_case(app):
+    """The names of headers, which Django leaves to the server."""
+
+    async def lowered(scope, receive, send):
+        async def send_on(message):
+            headers = [(name.lower(), value) for name, value in message.get("headers", ())]
+            await send({**message, "headers": headers})
+
+        await app(scope, receive, send_on)
+
+    return lowered
 
 
 async def test_django_in_time(short, seen, django):
