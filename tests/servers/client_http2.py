@@ -1,8 +1,9 @@
-"""The same client by HTTP/2: one connection, without TLS, by prior knowledge."""
+"""The same client by HTTP/2: one connection, by prior knowledge, or by TLS."""
 
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from ssl import SSLContext
 from typing import Any, Self
 
 import httpx2
@@ -12,9 +13,13 @@ from client import Answer
 class Http2Connection:
     """One connection, for one request after the other, or for several at once from several threads."""
 
-    def __init__(self, port: int, patience: float = 20.0) -> None:
+    def __init__(self, port: int, patience: float = 20.0, tls: SSLContext | None = None) -> None:
         self._http = httpx2.Client(
-            base_url=f"http://127.0.0.1:{port}", http1=False, http2=True, timeout=patience
+            base_url=f"http://127.0.0.1:{port}" if tls is None else f"https://localhost:{port}",
+            http1=False,
+            http2=True,
+            timeout=patience,
+            verify=tls or True,
         )
         self._streams: list[Any] = []
 

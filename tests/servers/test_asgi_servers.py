@@ -2,6 +2,7 @@
 
 import json
 import re
+import ssl
 import uuid
 from collections.abc import Callable, Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ import pytest
 from asgi_kinds import Kind
 from client import Answer, Connection
 from client_http2 import Http2Connection
-from launch import Server, until
+from launch import Server, free_port, until
 from websocket import WebSocket
 
 pytestmark = pytest.mark.server
@@ -387,6 +388,27 @@ def test_daphne_looks_after_its_apps_beyond_a_cut(serve, request_id):
     assert server.get(f"/chunks?delays=0,{ENDLESS}").is_cut
     assert server.logs("Exception inside application")
     assert server.get("/boom", patience=5).status == 500
+
+
+def test_daphne_s_stream_of_http2_is_reset(start, tmp_path):
+    # Which daphne speaks by TLS alone, on a port beside that for HTTP/1.1.
+    trustme = pytest.importorskip("trustme", reason="not installed: trustme (extra servers)")
+    authority, key, certificate = trustme.CA(), tmp_path / "key", tmp_path / "certificate"
+    issued = authority.issue_cert("localhost")
+    issued.private_key_pem.write_to_path(key)
+    issued.cert_chain_pems[0].write_to_path(certificate)
+    tls = ssl.create_default_context()
+    authority.configure_trust(tls)
+    port = free_port()
+    endpoint = f"ssl:{port}:interface=127.0.0.1:privateKey={key}:certKey={certificate}"
+    limits = {"HOSTLINE_SERVICE_TIMEOUT": str(LIMIT), "HOSTLINE_STREAM_TIMEOUT": str(LIMIT)}
+    start(kinds.DAPHNE, f"--endpoint={endpoint}", **limits)
+    with Http2Connection(port, tls=tls) as connection:
+        _assert_504(connection.get(f"/wait?seconds={ENDLESS}"))
+        answer = connection.get(f"/chunks?delays=0,{ENDLESS}")
+        assert (answer.status, answer.body, answer.is_cut) == (200, _FIRST_CHUNK, True)
+        assert connection.get("/ok").status == 200
+        assert connection.was_kept
 
 
 # The end of the server.
