@@ -20,6 +20,7 @@ public by name; the tests on the real servers fail when it goes.
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
+from inspect import CO_COROUTINE
 from types import FrameType
 from typing import Any, Final
 
@@ -44,15 +45,19 @@ async def cut(send: Send) -> None:
 
 
 def _sends(send: Send) -> Iterator[object]:
-    """It, and what the callers of the guard call so."""
+    """It, and what the coroutines that wait for the guard call so."""
     yield send
     frame: FrameType | None = sys._getframe()
-    while frame is not None:
+    while frame is not None and (_is_own(frame) or frame.f_code.co_flags & CO_COROUTINE):
         # CPython before 3.13 keeps what f_locals tells until the frame ends. Of the guard's own frames
         # that would be the app's error, whose traceback has these frames: a circle.
-        if not str(frame.f_globals.get("__name__")).startswith("hostline."):
+        if not _is_own(frame):
             yield frame.f_locals.get("send")
         frame = frame.f_back
+
+
+def _is_own(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).startswith("hostline.")
 
 
 def _cuts_by(send: object) -> Iterator[Cut]:

@@ -15,7 +15,6 @@ from asgi_kinds import Kind
 from client import Answer, Connection
 from client_http2 import Http2Connection
 from launch import Server, free_port, until
-from websocket import WebSocket
 
 pytestmark = pytest.mark.server
 
@@ -291,7 +290,8 @@ def test_a_background_task_is_run_to_its_end(serve, connect, kind, request_id):
 
 @_each(*kinds.ALL)
 def test_a_websocket_is_not_timed(serve, kind):
-    with WebSocket(serve(kind).port, "/") as websocket:
+    client = pytest.importorskip("client_websocket", reason="not installed: wsproto (extra servers)")
+    with client.WebSocket(serve(kind).port, "/") as websocket:
         assert websocket.say("one") == "one"
         sleep(2 * LIMIT)  # a client that takes its time
         assert websocket.say("two") == "two"
