@@ -10,6 +10,8 @@ from typing import Any
 import hypothesis
 import pytest
 
+from loops import run  # noqa: F401 - a fixture
+
 # No deadline: the machine is shared, and what an example costs is the benchmarks' business.
 hypothesis.settings.register_profile("default", deadline=None)
 # A red build must be red again when it is repeated.

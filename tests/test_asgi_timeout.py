@@ -4,7 +4,6 @@ import asyncio
 import contextvars
 import gc
 import logging
-import sys
 import threading
 import time
 import weakref
@@ -13,52 +12,19 @@ from functools import partial
 import anyio
 import pytest
 import trio
-import uvloop
 from starlette.background import BackgroundTask
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import PlainTextResponse, StreamingResponse
 
 from hostline import RequestExpiryError, RequestTimeoutError, SettingsError, _asgi_timeout
-from hostline._loop_deadlines import lanes_of
 from hostline._requests import State, reporter
 from hostline.asgi import CanonicalHostMiddleware, RequestTimeoutMiddleware, from_env
+from loops import LOOPS
 from timeouts import LONG, SHORT, Client, Recorder, answer, hello_asgi, scope, slow_asgi
 
 READY_AND_TIMED_OUT = [State.READY, State.TIMED_OUT]
 READY_AND_COMPLETED = [State.READY, State.COMPLETED]
 CUT_START = {"type": "http.response.start", "status": 200, "headers": []}
-
-
-def _eager():
-    loop = asyncio.new_event_loop()
-    loop.set_task_factory(asyncio.eager_task_factory)
-    return loop
-
-
-LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
-if sys.version_info >= (3, 12):
-    LOOPS["eager"] = _eager
-
-
-@pytest.fixture(params=LOOPS)
-def run(request):
-    """Run a coroutine on a fresh loop; nothing may be left on it."""
-
-    def run_on_loop(awaitable):
-        async def main():
-            result = await asyncio.wait_for(awaitable, 30)
-            await asyncio.sleep(0)
-            others = asyncio.all_tasks() - {asyncio.current_task()}
-            assert not others, others
-            lanes = lanes_of(asyncio.get_running_loop())
-            assert not lanes._odd
-            assert not any(lane.entries for lane in lanes._lanes.values())
-            return result
-
-        with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
-            return runner.run(main())
-
-    return run_on_loop
 
 
 @pytest.fixture
@@ -841,6 +807,46 @@ def test_what_is_only_reported_is_reported_once(run, short, seen):
     client = run(Client().ask(short(app, stream_timeout=SHORT, mode="report")))
     assert (client.body, client.error) == (b"x", None)
     assert seen.states == READY_AND_TIMED_OUT
+
+
+def test_a_swallowed_cancellation_gets_one_more(run, short, seen, monkeypatch, caplog):
+    monkeypatch.setattr(_asgi_timeout, "GRACE", 2 * SHORT)
+    swallowed = []
+
+    async def app(scope, receive, send):
+        for _ in range(2):
+            try:
+                await asyncio.sleep(20)
+            except asyncio.CancelledError:
+                swallowed.append(asyncio.current_task().cancelling())
+        while "has not taken effect" not in caplog.text:  # noqa: ASYNC110 - the log tells nobody
+            await asyncio.sleep(0.001)
+        assert reporter.flush(20)
+
+    async def asked():
+        client = await Client().ask(short(app), scope())
+        return client, asyncio.current_task().cancelling()
+
+    client, cancelling = run(asked())
+    assert (client.status, client.error, cancelling) == (504, None, 0)
+    assert swallowed == [1, 2]
+    assert caplog.text.count("has not taken effect") == 1
+    assert "in app" in caplog.text
+    assert seen.states == READY_AND_TIMED_OUT
+
+
+def test_a_clean_up_that_takes_its_time_ends_in_peace(run, short, seen):
+    told = []
+
+    async def app(scope, receive, send):
+        try:
+            await asyncio.sleep(20)
+        finally:
+            await asyncio.sleep(3 * SHORT)
+            told.append("clean")
+
+    assert run(Client().ask(short(app), scope())).status == 504
+    assert told == ["clean"]
 
 
 # Slow uploads

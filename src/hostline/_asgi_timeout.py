@@ -8,14 +8,17 @@ by the number of requests to cancel that the task has got.
 """
 
 import asyncio
+import threading
 import time
 from asyncio import CancelledError, current_task, get_running_loop
 from collections.abc import Awaitable
+from functools import partial
 from math import inf
 from time import monotonic
+from types import CodeType, FrameType
 from typing import Any, Unpack
 
-from hostline import _asgi_cuts, _budget, _responses, _slow, _stacks, observers
+from hostline import _asgi_cuts, _budget, _pool_threads, _responses, _slow, _stacks, observers
 from hostline._asgi_exchange import (
     ASGIApp,
     Message,
@@ -27,11 +30,16 @@ from hostline._asgi_exchange import (
     send_response,
     target,
 )
-from hostline._loop_deadlines import LoopEntry, LoopLane, LoopLanes, lanes_of
-from hostline._requests import RequestDetails, State, current_request, logger, reporter
+from hostline._blocked_loops import Breakable, Sentinel
+from hostline._breaker import GRACE, SHOTS, main_thread
+from hostline._interrupts import log_unstoppable
+from hostline._loop_deadlines import NO_CONTEXT, LoopEntry, LoopLane, LoopLanes, lanes_of
+from hostline._obstacles import obstacle
+from hostline._pool_threads import LoopRequest, PoolCall
+from hostline._requests import State, current_request, logger, reporter
 from hostline._targets import PathPrefixes
 from hostline._termination import main_frame, terminator, warn_unless_replaced
-from hostline.errors import RequestExpiryError, RequestTimeoutError
+from hostline.errors import RequestExpiryError, RequestTimeoutError, RequestTimeoutException
 from hostline.settings import RequestTimeoutOptions, RequestTimeoutSettings
 
 _WITH_BODY = frozenset({"PATCH", "POST", "PUT"})
@@ -41,13 +49,14 @@ _READY, _COMPLETED, _TIMED_OUT = State.READY, State.COMPLETED, State.TIMED_OUT
 _answering: set[asyncio.Task[None]] = set()
 
 
-class AsgiRequest(RequestDetails):
+class AsgiRequest(LoopRequest, Breakable):
     """A request between its server and its app, as ``scope["hostline.request"]``.
 
     Its claim is in ``claims`` until the response is complete or, without a
     ``stream_timeout``, has begun to stream; or until the deadline.
     """
 
+    guard: "RequestTimeoutMiddleware"
     claims: dict[LoopEntry, bool]
     task: asyncio.Task[Any] | None = None
     filed: float | None = None
@@ -55,6 +64,11 @@ class AsgiRequest(RequestDetails):
     answer: asyncio.Task[None] | None = None
     response_started = False
     is_stream = False
+    #: How often its task has been cancelled by us.
+    cancels = 0
+    #: Whether the app's code runs no longer.
+    came_back = False
+    _insistence: asyncio.TimerHandle | None = None
     _upload_left: float | None = None  # None: nobody has asked for the body yet
     _upload_complete = False
 
@@ -159,22 +173,102 @@ class AsgiRequest(RequestDetails):
 
     def expire(self) -> None:
         """Time it out. Called by the loop's timer, which has won the claim."""
-        self.trace = self._current_trace()
+        self._time_out(self._current_trace())
+        if self.guard.breaks:
+            self.break_off()
+            self._answer_at_once()
+
+    def is_overdue(self) -> bool:
+        """Whether its time has come, and its code has not come back and is to be broken."""
+        is_out = self.ended is None or (self.state is _TIMED_OUT and not self.came_back)
+        return is_out and self.guard.breaks and self.deadline <= monotonic()
+
+    def expire_in_step(self, frame: FrameType | None) -> bool:
+        """Time it out from within its code, which blocks the loop (``_blocked_loops``)."""
+        if _stacks.runs(frame, self._send_code):
+            return False  # half a message would be sent
+        if self.ended is None and self.claims.pop(self, False):
+            self._time_out(_stacks.of_thread(frame, OUTERMOST))
+            self._answer_at_once()
+            self._break_off_above()
+        return not self.came_back
+
+    def _break_off_above(self) -> None:
+        """Have the request's task end, where the running one is another below it."""
+        assert self.task is not None  # it has not come back
+        if getattr(self.task.get_coro(), "cr_running", False):
+            if current_task() is not self.task:  # an eager task runs within the one that made it
+                self.lanes.loop.call_soon(self.break_off, context=NO_CONTEXT)
+        else:
+            self.break_off()
+
+    @property
+    def _send_code(self) -> CodeType | None:
+        """The server's own, if it is written in Python."""
+        send = self._server_send
+        send = getattr(send, "func", send)  # a partial
+        send = getattr(send, "__func__", send)  # a bound method
+        return getattr(send, "__code__", None)
+
+    def _time_out(self, trace: _stacks.Trace) -> None:
+        self.trace = trace
         self.move_to(_TIMED_OUT)
         self.term = terminator.count(self.guard.settings.term_on_timeout)
         reporter.submit(self._tell_timeout)
-        if not self.guard.breaks:
-            return
-        self.break_off()
+
+    def _answer_at_once(self) -> None:
+        """Answer for the app, which may take its time to come to its end."""
         if self.guard.settings.mode == "respond" and not self.response_started:
             self.answer = self.lanes.loop.create_task(self._send_answer())
             _answering.add(self.answer)
             self.answer.add_done_callback(_answering.discard)
 
     def break_off(self) -> None:
-        """Have the app's code end."""
-        assert self.task is not None  # it runs
-        self.task.cancel()
+        """Have the app's code end: the threads that work for it first, then its task."""
+        if not self.break_calls():
+            self.cancel()
+
+    async def end_with(self, call: PoolCall) -> None:
+        """Go on where a task waited for a thread that has ended: be cancelled there."""
+        assert self.broken_calls is not None  # this one has been broken off
+        self.broken_calls.discard(call)
+        if not self.broken_calls and self.cancels == 0:
+            self.cancel()
+        # Whoever waits here is cancelled with the request's task, be it that task or one below
+        # it; what nobody cancels has been left behind by the app, and ends by itself.
+        await asyncio.sleep(GRACE)
+        raise CancelledError
+
+    def cancel(self) -> None:
+        """Cancel its task, and see to it that this is heeded."""
+        if self.task is not None and not self.came_back:
+            self.cancels += 1
+            self.task.cancel()
+            self._insistence = self.lanes.loop.call_later(GRACE, self._insist, context=NO_CONTEXT)
+
+    def _insist(self) -> None:
+        """The cancellation has been swallowed, or the clean-up takes its time."""
+        if self.cancels < SHOTS:
+            self.cancel()
+        else:
+            self.tell_unstoppable()
+
+    def tell_unstoppable(self) -> None:
+        """Say that its code has not taken notice, and where it is."""
+        if terminator.count_unstoppable(self.guard.settings.term_on_timeout):
+            reporter.submit(partial(terminator.ask, main_frame()))
+        reporter.submit(partial(log_unstoppable, self, self._current_trace()))
+
+    def count_foreign(self) -> int:
+        """The app has come back: how often somebody else has cancelled its task."""
+        self.came_back = True
+        if self._insistence is not None:
+            self._insistence.cancel()
+        assert self.task is not None  # it has not left
+        for _ in range(self.cancels):
+            self.task.uncancel()
+        self.cancels = 0
+        return self.task.cancelling()
 
     def _tell_timeout(self) -> None:
         self.guard.observers.tell(self, _TIMED_OUT)
@@ -182,8 +276,9 @@ class AsgiRequest(RequestDetails):
             terminator.ask(main_frame())
 
     def _current_trace(self) -> _stacks.Trace:
-        """What its task waits for just now."""
-        return _stacks.of_coroutine(self.task and self.task.get_coro(), _GUARD_CODE)
+        """What its task waits for just now, and a thread that works for it does."""
+        waits = _stacks.of_coroutine(self.task and self.task.get_coro(), OUTERMOST)
+        return waits + self.calls_trace()
 
     def warn_after(self, seconds: float) -> None:
         """Log where it is, if it has not ended by then. A soft limit, and rare: a timer of its own."""
@@ -307,7 +402,14 @@ class RequestTimeoutMiddleware:
         """What there is to do once for each loop, as a rule once."""
         if self.settings.term_on_timeout and self._lane is None:
             warn_unless_replaced(main_frame())
-        self._lane = lanes_of(loop).lane(self._timeout or inf)
+        if self.breaks:
+            _pool_threads.install()
+            if threading.current_thread() is threading.main_thread() and obstacle() is None:
+                main_thread.prepare(self.settings.signal)
+        lanes = lanes_of(loop)
+        if lanes.sentinel is None:
+            lanes.sentinel = Sentinel(lanes, OUTERMOST, self.settings.deferral_limit or 0.0)
+        self._lane = lanes.lane(self._timeout or inf)
         return self._lane
 
     def _judge(self, request: AsgiRequest, scope: Scope, request_start: bytes | None) -> ASGIApp | None:
@@ -345,17 +447,24 @@ class RequestTimeoutMiddleware:
 
     async def _end(self, request: AsgiRequest, cancelling: int, error: BaseException | None) -> None:
         """Come back from an app that was aborted, telling our cancellation from a foreign one."""
-        assert request.task is not None  # this one
-        is_foreign = request.task.uncancel() > cancelling
-        if error is not None and (is_foreign or not isinstance(error, (CancelledError, Exception))):
+        request.lanes.revive()
+        is_foreign = request.count_foreign() > cancelling
+        if error is not None and (is_foreign or not _is_of_an_abort(error)):
             raise error
         if request.answer is None:
             if request.response_started:
                 await _asgi_cuts.cut(request._server_send)
             raise RequestTimeoutError(service=request.service, timeout=request.timeout) from error
-        if isinstance(error, Exception):
+        if isinstance(error, Exception) and not isinstance(error, BaseExceptionGroup):
             logger.warning("The app raised this while it was being aborted.", exc_info=error)
-        await asyncio.shield(request.answer)
+        while not request.answer.done():
+            try:
+                await asyncio.shield(request.answer)
+            except CancelledError:
+                if request.count_foreign() > cancelling:
+                    raise
+                # One that nobody has asked for: CPython 3.12's task groups leave such behind.
+        request.answer.result()
 
     async def _serve_unguarded(self, scope: Scope, receive: Receive, send: Send) -> None:
         """On trio there is no timer yet: the app runs as if it were alone."""
@@ -365,7 +474,14 @@ class RequestTimeoutMiddleware:
         await self.app(scope, receive, send)
 
 
-_GUARD_CODE = RequestTimeoutMiddleware.__call__.__code__
+OUTERMOST = frozenset({RequestTimeoutMiddleware.__call__.__code__})
+
+
+def _is_of_an_abort(error: BaseException) -> bool:
+    """Whether code that is aborted may end by this; task groups put several into one."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(_is_of_an_abort(each) for each in error.exceptions)
+    return isinstance(error, (CancelledError, Exception, RequestTimeoutException))
 
 
 def _current(loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any]:

@@ -106,6 +106,10 @@ class Target(Protocol):
         """Whether the thread runs this request just now."""
         ...
 
+    def is_hit(self, frame: FrameType | None) -> bool:
+        """In the main thread: whether this frame is its own, and is to be broken."""
+        ...
+
     def tell_unstoppable(self, frame: FrameType | None) -> None:
         """It has taken no notice, and is in this frame."""
 
@@ -229,7 +233,7 @@ class Breaker:
         request = self.request
         if request.came_back or not request.is_armed or self._shots >= self._shots_due:
             return False
-        if not self._may_raise(frame, monotonic()):
+        if not self._may_raise(frame, monotonic()) or not request.is_hit(frame):
             return False
         request.shot_at = True
         self._count()

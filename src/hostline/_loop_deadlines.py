@@ -17,7 +17,7 @@ from hostline._deadlines import BATCH, Expiring, expire, first
 
 # A timer keeps the context that it was made in, and so whatever the first request has put
 # into that; this one is empty.
-_NO_CONTEXT = contextvars.Context()
+NO_CONTEXT = contextvars.Context()
 # The resolution of uvloop's timers; a shorter delay would spin until the deadline.
 _TICK = 0.001
 
@@ -33,46 +33,86 @@ class LoopEntry(Expiring, Protocol):
     timer: asyncio.TimerHandle | None
 
 
+class Sentinel(Protocol):
+    """Who looks from outside whether a loop runs its timers (``_blocked_loops``)."""
+
+    #: When it looks next.
+    plan: float
+
+    def wake(self, due: float) -> None:
+        """Have it look behind this instant."""
+
+
+class Block(Protocol):
+    """What a sentinel has found to block a loop."""
+
+    @property
+    def culprit(self) -> object:
+        """Whose code it is; None: nobody knows."""
+        ...
+
+    def is_over(self) -> None:
+        """The loop runs again."""
+
+
 class LoopLane:
     """A lane of one asyncio loop, with one timer for all its entries."""
 
-    __slots__ = ("entries", "lanes", "timeout", "timer")
+    __slots__ = ("due", "entries", "lanes", "timeout", "timer")
 
     def __init__(self, lanes: "LoopLanes", timeout: float) -> None:
         self.lanes = lanes
         self.timeout = timeout
         self.entries: dict[LoopEntry, bool] = {}
         self.timer: asyncio.Handle | None = None
+        #: When the timer is due; infinity without one.
+        self.due = inf
 
     def start_timer(self) -> None:
         """To be called by whoever enters and finds ``timer`` None."""
-        self.timer = self.lanes.loop.call_later(self.timeout, self._fire, context=_NO_CONTEXT)
+        self._start_timer(self.timeout)
+
+    def _start_timer(self, delay: float) -> None:
+        self.timer = self.lanes.loop.call_later(delay, self._fire, context=NO_CONTEXT)
+        self.due = monotonic() + delay
+        self.lanes.is_due(self.due)
+
+    def last_entered(self) -> float:
+        """When the youngest of its entries, which there are, has entered."""
+        youngest = next(reversed(self.entries))
+        return (youngest.deadline if youngest.filed is None else youngest.filed) - self.timeout
 
     def _fire(self) -> None:
-        now = monotonic()
+        now = self.lanes.revive()
+        self.due = inf
         for entry in first(self.entries, BATCH):
             if entry.filed is not None:
                 if self.entries.pop(entry, False):
                     self.lanes.at(entry, entry.deadline)
             elif entry.deadline > now:
-                delay = max(entry.deadline - now, _TICK)
-                self.timer = self.lanes.loop.call_later(delay, self._fire, context=_NO_CONTEXT)
+                self._start_timer(max(entry.deadline - now, _TICK))
                 return
             elif self.entries.pop(entry, False):  # another's expiry may have ended it
                 expire(entry)
         self.timer = None
         if self.entries:
             # After what the batch has set going, or the first answer would wait for the last.
-            self.timer = self.lanes.loop.call_soon(self._fire, context=_NO_CONTEXT)
+            self.timer = self.lanes.loop.call_soon(self._fire, context=NO_CONTEXT)
 
 
 class LoopLanes:
     """The lanes of one asyncio loop, and the deadlines there that fit none."""
 
-    __slots__ = ("_lanes", "_odd", "loop")
+    __slots__ = ("__weakref__", "_lanes", "_odd", "alive", "block", "loop", "sentinel", "thread_id")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        self.thread_id = threading.get_ident()
+        self.sentinel: Sentinel | None = None
+        #: What keeps the loop from running. Set by the sentinel, taken by the loop.
+        self.block: Block | None = None
+        #: When the loop was last seen to run a timer of these.
+        self.alive = monotonic()
         self._lanes: dict[float, LoopLane] = {}
         self._odd: dict[LoopEntry, bool] = {}
 
@@ -109,13 +149,51 @@ class LoopLanes:
             entry.deadline = deadline
             entry.filed = filed
 
+    def is_due(self, due: float) -> None:
+        """A timer has been started: have it looked after."""
+        if self.sentinel is not None and due < self.sentinel.plan:
+            self.sentinel.wake(due)
+
+    def due(self) -> float:
+        """When the next of the timers is due, or was. May be called from any thread."""
+        lanes = [lane.due for lane in list(self._lanes.values())]
+        return min((*lanes, *(entry.deadline for entry in list(self._odd))), default=inf)
+
+    def revive(self) -> float:
+        """The loop runs: what time it is. Called by the timers, and by who has blocked it."""
+        now = monotonic()
+        if self.block is not None:
+            self._resume(self.block, now)
+        self.alive = now
+        return now
+
+    def _resume(self, block: Block, now: float) -> None:
+        """Give back what a blocked loop has cost all but the one who has blocked it.
+
+        As much as it can have been: since the last sign of life, that somebody entered.
+        """
+        self.block = None
+        block.is_over()
+        lanes = list(self._lanes.values())
+        signs = [lane.last_entered() for lane in lanes if lane.entries]
+        lost = now - max((self.alive, *signs))
+        for claims in (self._odd, *(lane.entries for lane in lanes)):
+            for entry in list(claims):
+                if entry is not block.culprit and entry.deadline < inf and claims.pop(entry, False):
+                    self.at(entry, entry.deadline + lost)
+
     def _start_timer(self, entry: LoopEntry) -> None:
         delay = max(entry.deadline - monotonic(), _TICK)
-        entry.timer = self.loop.call_later(delay, self._fire, entry, context=_NO_CONTEXT)
+        entry.timer = self.loop.call_later(delay, self._fire, entry, context=NO_CONTEXT)
+        self.is_due(entry.deadline)
 
     def _fire(self, entry: LoopEntry) -> None:
+        fired = entry.timer
+        now = self.revive()
+        if entry.timer is not fired:
+            return  # it has been given another
         entry.timer = None
-        if entry.deadline > monotonic():  # uvloop's clock has ticks of a millisecond
+        if entry.deadline > now:  # uvloop's clock has ticks of a millisecond
             self._start_timer(entry)
         elif self._odd.pop(entry, False):
             expire(entry)

@@ -57,7 +57,20 @@ _POOLS = frozenset({"django.db.backends.base.base", "urllib3.connectionpool"})
 _OURSELVES = "hostline._breaker"
 # Between two lines of a guard further in, its request would end half told. It is out of
 # there at once.
-_GUARDS = frozenset({"hostline._interrupts", "hostline._wsgi_bodies", "hostline._wsgi_timeout"})
+_GUARDS = frozenset(
+    f"hostline.{name}"
+    for name in (
+        "_asgi_exchange",
+        "_asgi_timeout",
+        "_blocked_loops",
+        "_interrupts",
+        "_loop_deadlines",
+        "_pool_threads",
+        "_termination",
+        "_wsgi_bodies",
+        "_wsgi_timeout",
+    )
+)
 _IMPORTING = "<frozen importlib._bootstrap>"
 _CONDITION_WAIT = threading.Condition.wait.__code__
 _WAITING_LINES = frozenset(

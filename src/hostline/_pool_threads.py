@@ -1,0 +1,237 @@
+"""Sync code that a pool's thread runs for a request of an event loop's.
+
+FastAPI's and Starlette's ``def`` endpoints run by ``anyio.to_thread.run_sync``, Django's
+sync views by asgiref's ``SyncToAsync``. Both are given a replacement, once, that looks
+whether the caller works for a guarded request (``current_request``), and if so wraps what
+is to be run into a :class:`PoolCall`. So the pool thread is inside a ``try`` of ours, and
+can be fired at by the protocol of ``_interrupts``.
+
+**The order of things at a deadline.** An asyncio task that is cancelled while it waits for
+a thread leaves at once: the pool's slot is free and the clean-up begins while the thread
+goes on. So the threads are broken first, and the task is left to wait for them, as anyio
+means it to; it is cancelled when they have ended. The client has its answer by then.
+
+**The claim.** ``LoopRequest.calls`` holds the calls that run or are about to; who pops
+one, the thread that has finished it or the loop at the deadline, decides how it ends.
+The loop enters its state before it looks through ``calls``, and a thread looks at the
+state after it has entered itself: one of the two sees the other.
+
+Imports: ``_breaker``, ``_deadlines``, ``_interrupts``, ``_obstacles``, ``_requests``.
+"""
+
+import copy
+import sys
+from collections.abc import Awaitable, Callable
+from functools import cache, wraps
+from threading import get_ident
+from types import TracebackType
+from typing import Any
+
+import anyio.to_thread
+from anyio import CapacityLimiter
+
+from hostline import _stacks
+from hostline._deadlines import watchdog
+from hostline._interrupts import Guard, ThreadCall
+from hostline._obstacles import obstacle
+from hostline._requests import RequestDetails, State, current_request
+from hostline.errors import RequestTimeoutException
+
+_obstacle = cache(obstacle)
+
+
+class LoopRequest(RequestDetails):
+    """A request that is served by a task, and may have threads of a pool work for it."""
+
+    guard: Guard
+    #: Whether a call holds its slot of the pool by way of :class:`_Slot`.
+    is_on_asyncio = True
+    #: The calls that threads run for it, or are about to, while nobody has claimed their end.
+    calls: "dict[PoolCall, bool] | None" = None
+    #: Those that have been broken off and have not come back. Used in the loop's thread.
+    broken_calls: "set[PoolCall] | None" = None
+
+    @property
+    def adopts_calls(self) -> bool:
+        """Whether threads work for it now. A clean-up behind the deadline is not broken again."""
+        return self.ended is None and self.guard.breaks
+
+    def break_calls(self) -> bool:
+        """Fire at the threads that work for it; False: its task has none to wait for.
+
+        In the loop's thread, when the state has been entered.
+        """
+        calls = self.calls
+        if not calls:
+            return False
+        self.broken_calls = {call for call in list(calls) if calls.pop(call, False)}
+        for call in self.broken_calls:
+            call.break_soon()
+        self.broken_calls = {call for call in self.broken_calls if call.is_awaited}
+        return bool(self.broken_calls)
+
+    def calls_trace(self) -> _stacks.Trace:
+        """What the first of the threads that work for it is doing."""
+        for call in list(self.calls or ()):
+            if call.thread_id:
+                return call.current_trace()
+        return []
+
+    async def end_with(self, call: "PoolCall") -> None:
+        """Leave a call that has been broken off. In the task that waited for it; never returns."""
+        raise NotImplementedError
+
+
+class PoolCall(ThreadCall):
+    """One call that a thread of a pool runs for a request."""
+
+    thread_id = 0  # not begun
+    #: Whether a task waits for the end of the thread.
+    is_awaited = True
+
+    def __init__(self, function: Callable[..., Any], request: LoopRequest) -> None:
+        self._function = function
+        self._owner = request
+        self.guard = request.guard
+        if request.calls is None:
+            request.calls = {}
+        self._calls = request.calls
+
+    @property
+    def owner(self) -> LoopRequest:
+        """The request that it is run for."""
+        return self._owner
+
+    def enter(self) -> None:
+        """Be there to be broken, from here on."""
+        self._calls[self] = True
+
+    def forget(self) -> None:
+        """Nobody waits for it any more; it may have been called off before it began."""
+        self.is_awaited = False
+        if not self.thread_id:
+            self._calls.pop(self, False)
+
+    def break_soon(self) -> None:
+        """Have the watchdog fire at its thread, if it has begun: else it will look itself."""
+        if self.thread_id and _obstacle() is None:
+            breaker = self.make_breaker()
+            watchdog.at(breaker, breaker.deadline)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """In the pool's thread."""
+        request = self  # the local by which it is found
+        self.thread_id = get_ident()
+        try:
+            self._calls[request] = True
+            if self._owner.state is State.TIMED_OUT:
+                raise RequestTimeoutException  # noqa: TRY301 - all ends meet below
+            result = self._function(*args, **kwargs)
+            if self._calls.pop(self, False):
+                return result
+            raise RequestTimeoutException  # noqa: TRY301
+        except BaseException as error:
+            self.came_back = True  # first of all: see _interrupts, point 2
+            try:
+                is_broken = self._come_back()
+            except RequestTimeoutException:
+                is_broken = self._come_back()
+            if is_broken and not isinstance(error, RequestTimeoutException):
+                raise RequestTimeoutException from error
+            raise
+
+    def _come_back(self) -> bool:
+        """Whether it was broken off; nothing of it can reach the thread any more."""
+        is_own = self._calls.pop(self, False)
+        if is_own and self._owner.state is not State.TIMED_OUT:
+            return False
+        self.disarm()
+        return True
+
+
+PoolCall.outermost = frozenset({PoolCall.__call__.__code__})
+
+
+class _Slot:
+    """A limiter of asyncio's, as anyio uses one: the call counts from when it has its slot."""
+
+    def __init__(self, limiter: CapacityLimiter, call: PoolCall) -> None:
+        self._limiter = limiter
+        self._call = call
+
+    async def __aenter__(self) -> None:
+        await self._limiter.acquire()
+        self._call.enter()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._call.forget()
+        self._limiter.release()
+
+
+def _caller() -> LoopRequest | None:
+    """The request that the calling code works for, if threads may be broken for it."""
+    request = current_request.get()
+    return request if isinstance(request, LoopRequest) and request.adopts_calls else None
+
+
+async def _finished(waits: Awaitable[Any], request: LoopRequest, call: PoolCall) -> Any:
+    """What the call answers, unless it is broken off."""
+    try:
+        return await waits
+    except RequestTimeoutException:
+        if request.state is not State.TIMED_OUT:
+            raise
+    finally:
+        call.forget()
+    return await request.end_with(call)
+
+
+def _guarding_anyio(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    @wraps(original)
+    async def run_sync(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        request = _caller()
+        if request is None:
+            return await original(function, *args, **options)
+        call = PoolCall(function, request)
+        call.is_awaited = not (options.get("abandon_on_cancel") or options.get("cancellable"))
+        if request.is_on_asyncio:
+            limiter = options.get("limiter") or anyio.to_thread.current_default_thread_limiter()
+            options["limiter"] = _Slot(limiter, call)
+        return await _finished(original(call, *args, **options), request, call)
+
+    return run_sync
+
+
+def _guarding_asgiref(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    @wraps(original)
+    async def call_in_thread(self: Any, *args: Any, **kwargs: Any) -> Any:
+        request = _caller()
+        if request is None:
+            return await original(self, *args, **kwargs)
+        call = PoolCall(self.func, request)
+        wrapped = copy.copy(self)
+        wrapped.func = call
+        return await _finished(original(wrapped, *args, **kwargs), request, call)
+
+    return call_in_thread
+
+
+_installed: set[str] = set()
+
+
+def install() -> None:
+    """Have anyio's way into its pool, and asgiref's where it is loaded, know of requests.
+
+    In a loop's thread. Once for each; what is no guarded request passes as before.
+    """
+    if "anyio" not in _installed:
+        _installed.add("anyio")
+        anyio.to_thread.run_sync = _guarding_anyio(  # type: ignore[assignment]  # it hands all on
+            anyio.to_thread.run_sync
+        )
+    asgiref = sys.modules.get("asgiref.sync")
+    if asgiref is not None and "asgiref" not in _installed:
+        _installed.add("asgiref")
+        asgiref.SyncToAsync.__call__ = _guarding_asgiref(asgiref.SyncToAsync.__call__)

@@ -1,0 +1,478 @@
+"""Sync code that pool threads run for ASGI requests: answered on time, broken, waited for."""
+
+import asyncio
+import socket
+import threading
+import time
+from functools import partial
+from typing import Annotated
+
+import anyio
+import anyio.to_thread
+import pytest
+from asgiref.sync import sync_to_async
+from fastapi import Depends, FastAPI
+from starlette.applications import Starlette
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.routing import Route
+
+from hostline import RequestTimeoutException, _breaker
+from hostline._requests import State, current_request
+from hostline.asgi import RequestTimeoutMiddleware
+from timeouts import LONG, SHORT, Client, Recorder, answer, eventually, linger, scope
+
+READY_AND_TIMED_OUT = [State.READY, State.TIMED_OUT]
+READY_AND_COMPLETED = [State.READY, State.COMPLETED]
+
+
+@pytest.fixture
+def seen():
+    return Recorder()
+
+
+@pytest.fixture
+def short(seen):
+    return partial(RequestTimeoutMiddleware, service_timeout=SHORT, observers=[seen])
+
+
+@pytest.fixture
+def long(seen):
+    return partial(RequestTimeoutMiddleware, service_timeout=LONG, observers=[seen])
+
+
+class Work:
+    """Sync code that remembers how it came to its end."""
+
+    def __init__(self, code=linger):
+        self.code = code
+        self.ended_by = []
+        self.threads = set()
+
+    def __call__(self, *args):
+        self.threads.add(threading.current_thread())
+        try:
+            return self.code(*args)
+        except BaseException as error:
+            self.ended_by.append(type(error))
+            raise
+
+
+def in_a_pool_thread(work, **options):
+    """By anyio; looked up when it is called, for the guard puts another in its place."""
+    return anyio.to_thread.run_sync(work, **options)
+
+
+ENTRANCES = {
+    "anyio": in_a_pool_thread,
+    "asgiref": lambda work: sync_to_async(work)(),
+    "asgiref's pool": lambda work: sync_to_async(work, thread_sensitive=False)(),
+}
+
+
+@pytest.fixture(params=ENTRANCES)
+def enter(request):
+    """A way into a pool of threads."""
+    return ENTRANCES[request.param]
+
+
+def pool_threads():
+    return [thread for thread in threading.enumerate() if thread.name == "AnyIO worker thread"]
+
+
+def endpoint(enter, work):
+    async def app(scope, receive, send):
+        await answer(send, await enter(work) or b"done")
+
+    return app
+
+
+def test_in_time(run, long, seen, enter):
+    work = Work(lambda: b"hello")
+    client = run(Client().ask(long(endpoint(enter, work)), scope()))
+    assert (client.status, client.body, client.error) == (200, b"hello", None)
+    assert seen.states == READY_AND_COMPLETED
+
+
+def test_an_error_passes(run, long, seen, enter):
+    def fail():
+        raise KeyError("x")
+
+    client = run(Client().ask(long(endpoint(enter, fail)), scope()))
+    assert type(client.error) is KeyError
+    assert seen.states == READY_AND_COMPLETED
+
+
+def test_the_thread_is_broken(run, short, seen, enter):
+    work = Work()
+    client = run(Client().ask(short(endpoint(enter, work)), scope()))
+    assert (client.status, client.error) == (504, None)
+    assert work.ended_by == [RequestTimeoutException]
+    assert seen.states == READY_AND_TIMED_OUT
+    assert "linger" in seen.events[-1].stack
+
+
+def test_what_waits_in_c_is_woken(run, short, enter):
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        work = Work(lambda: ours.recv(1))
+        client = run(Client().ask(short(endpoint(enter, work)), scope()))
+    assert client.status == 504
+    assert work.ended_by == [RequestTimeoutException]
+
+
+def test_an_answer_does_not_wait_for_the_thread_but_the_app_does(run, short, seen, enter):
+    lock = threading.Lock()
+    work = Work(lambda: (lock.acquire(), linger()))  # nobody can wake it from the lock
+
+    async def asked():
+        client = Client()
+        asking = asyncio.ensure_future(client.ask(short(endpoint(enter, work)), scope()))
+        await client.complete.wait()
+        assert not asking.done()
+        assert not work.ended_by
+        lock.release()
+        await asking
+        return client
+
+    lock.acquire()
+    client = run(asked())
+    assert (client.status, client.error) == (504, None)
+    assert work.ended_by == [RequestTimeoutException]
+    assert seen.states == READY_AND_TIMED_OUT
+
+
+def test_the_slot_stays_taken_until_the_thread_has_ended(run, short):
+    lock = threading.Lock()
+    lock.acquire()
+    work = Work(lambda: (lock.acquire(), linger()))
+
+    async def asked():
+        limiter = anyio.to_thread.current_default_thread_limiter()
+        client = Client()
+        app = endpoint(in_a_pool_thread, work)
+        asking = asyncio.ensure_future(client.ask(short(app), scope()))
+        await client.complete.wait()
+        taken = limiter.borrowed_tokens
+        lock.release()
+        await asking
+        return taken, limiter.borrowed_tokens
+
+    assert run(asked()) == (1, 0)
+
+
+def test_what_cannot_have_a_slot_in_time_never_begins(run, short, seen):
+    lock = threading.Lock()
+    lock.acquire()
+    first, second = Work(lambda: (lock.acquire(), linger())), Work()
+
+    async def asked():
+        limiter = anyio.CapacityLimiter(1)
+        asking = [
+            asyncio.ensure_future(Client().ask(short(endpoint(enter, work)), scope()))
+            for work in (first, second)
+            for enter in [partial(in_a_pool_thread, limiter=limiter)]
+        ]
+        await asking[1]
+        lock.release()
+        return await asyncio.gather(*asking)
+
+    assert [client.status for client in run(asked())] == [504, 504]
+    assert first.ended_by == [RequestTimeoutException]
+    assert not second.threads
+
+
+@pytest.mark.parametrize("limit", (1, 7))
+def test_never_more_threads_than_the_limiter_allows(run, short, seen, limit):
+    work = Work()
+    most = 0
+
+    async def asked():
+        nonlocal most
+        limiter = anyio.CapacityLimiter(limit)
+        app = endpoint(partial(in_a_pool_thread, limiter=limiter), work)
+        asking = asyncio.gather(*(Client().ask(short(app), scope()) for _ in range(60)))
+        while not asking.done():
+            most = max(most, len(pool_threads()))
+            await asyncio.sleep(0.0005)
+        return await asking
+
+    before = len(pool_threads())
+    clients = run(asked())
+    assert {client.status for client in clients} == {504}
+    assert most - before <= limit
+    assert set(work.ended_by) == {RequestTimeoutException}
+    assert seen.count(State.TIMED_OUT) == 60
+    assert eventually(lambda: len(pool_threads()) <= before)
+
+
+def test_the_clean_up_begins_when_the_thread_has_ended(run, seen):
+    """FastAPI's: a session must not be closed while a thread works with it."""
+    told = []
+
+    def session():
+        try:
+            yield
+        finally:
+            told.append("closed")
+
+    app = FastAPI()
+
+    @app.get("/")
+    def work(session: Annotated[None, Depends(session)]):
+        try:
+            linger()
+        finally:
+            told.append("ended")
+
+    guard = RequestTimeoutMiddleware(app, service_timeout=0.1, observers=[seen])
+    assert run(Client().ask(guard, scope())).status == 504
+    assert told == ["ended", "closed"]
+
+
+def test_a_clean_up_in_a_thread_is_not_broken(run, short, seen, enter):
+    told = []
+
+    async def app(scope, receive, send):
+        try:
+            await asyncio.sleep(20)
+        finally:
+            told.append(await enter(lambda: "clean"))
+
+    assert run(Client().ask(short(app), scope())).status == 504
+    assert told == ["clean"]
+
+
+def test_a_background_task_is_not_broken(run, short, seen, enter):
+    told = []
+
+    async def app(scope, receive, send):
+        await answer(send, b"hello")
+        told.append(await enter(lambda: time.sleep(2 * SHORT)))
+
+    assert run(Client().ask(short(app), scope())).body == b"hello"
+    assert told == [None]
+    assert seen.states == READY_AND_COMPLETED
+
+
+def test_only_reported(run, seen, enter):
+    def code():
+        assert eventually(lambda: current_request.get().state is State.TIMED_OUT)
+        return b"late"
+
+    guard = RequestTimeoutMiddleware(
+        endpoint(enter, code), service_timeout=SHORT, mode="report", observers=[seen]
+    )
+    assert run(Client().ask(guard, scope())).body == b"late"
+    assert seen.states == READY_AND_TIMED_OUT
+
+
+def test_mode_raise(run, short, seen, enter):
+    work = Work()
+    client = run(Client().ask(short(endpoint(enter, work), mode="raise"), scope()))
+    assert type(client.error).__name__ == "RequestTimeoutError"
+    assert work.ended_by == [RequestTimeoutException]
+
+
+def test_a_thread_that_swallows_it_gets_one_more(run, short, seen, monkeypatch, caplog):
+    monkeypatch.setattr(_breaker, "GRACE", 0.05)
+    swallowed = []
+
+    def stubborn():
+        for _ in range(2):
+            try:
+                linger()
+            except RequestTimeoutException:
+                swallowed.append(True)
+        assert eventually(lambda: "has not taken effect" in caplog.text)
+
+    app = endpoint(in_a_pool_thread, stubborn)
+    assert run(Client().ask(short(app), scope())).status == 504
+    assert swallowed == [True, True]
+    assert caplog.text.count("abort has not taken effect; the") == 1
+
+
+# In tasks of its own
+
+
+def test_below_base_http_middleware(run, seen):
+    """The endpoint runs in a task that is not the request's."""
+    work = Work()
+
+    def page(request):
+        work()
+
+    async def dispatch(request, call_next):
+        return await call_next(request)
+
+    app = BaseHTTPMiddleware(Starlette(routes=[Route("/", page)]), dispatch)
+
+    guard = RequestTimeoutMiddleware(app, service_timeout=0.1, observers=[seen])
+    client = run(Client().ask(guard, scope()))
+    assert (client.status, client.error) == (504, None)
+    assert work.ended_by == [RequestTimeoutException]
+    assert seen.states == READY_AND_TIMED_OUT
+
+
+async def _gathered(*calls):
+    await asyncio.gather(*(call() for call in calls))
+
+
+async def _in_a_task_group(*calls):
+    async with asyncio.TaskGroup() as group:
+        for call in calls:
+            group.create_task(call())
+
+
+async def _in_anyio_s_task_group(*calls):
+    async with anyio.create_task_group() as group:
+        for call in calls:
+            group.start_soon(call)
+
+
+@pytest.mark.parametrize("together", (_gathered, _in_a_task_group, _in_anyio_s_task_group))
+def test_several_threads_at_once(run, short, seen, together, enter):
+    works = [Work(), Work(), Work()]
+
+    async def app(scope, receive, send):
+        await together(*(partial(enter, work) for work in works))
+
+    client = run(Client().ask(short(app), scope()))
+    assert (client.status, client.error) == (504, None)
+    begun = [work for work in works if work.threads]
+    assert begun
+    assert eventually(lambda: all(work.ended_by == [RequestTimeoutException] for work in begun))
+    assert seen.states == READY_AND_TIMED_OUT
+
+
+@pytest.mark.parametrize("together", (_gathered, _in_a_task_group, _in_anyio_s_task_group))
+def test_what_else_the_request_does_is_ended_too(run, short, seen, together):
+    told = []
+
+    async def waits():
+        try:
+            await asyncio.sleep(20)
+        except asyncio.CancelledError:
+            told.append("cancelled")
+            raise
+
+    async def app(scope, receive, send):
+        await together(partial(in_a_pool_thread, Work()), waits)
+
+    assert run(Client().ask(short(app), scope())).status == 504
+    assert told == ["cancelled"]
+
+
+# Somebody else's cancellation
+
+
+def test_somebody_else_s_cancellation_goes_through(run, long, seen):
+    leave = threading.Event()
+
+    async def app(scope, receive, send):
+        try:
+            async with asyncio.timeout(SHORT):
+                await anyio.to_thread.run_sync(leave.wait)
+        except TimeoutError:
+            leave.set()
+            await answer(send, b"mine")
+
+    client = run(Client().ask(long(app), scope()))
+    assert (client.body, client.error) == (b"mine", None)
+    assert seen.states == READY_AND_COMPLETED
+
+
+def test_a_thread_that_somebody_else_gave_up_is_broken_but_not_waited_for(run, short, seen):
+    lock = threading.Lock()
+    lock.acquire()
+    work = Work(lambda: (lock.acquire(), linger()))
+
+    async def app(scope, receive, send):
+        with anyio.move_on_after(SHORT / 3):
+            await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
+        await asyncio.sleep(20)
+
+    client = run(Client().ask(short(app), scope()))
+    assert client.status == 504
+    lock.release()
+    assert eventually(lambda: work.ended_by == [RequestTimeoutException])
+
+
+def test_what_is_abandoned_with_leave_is_not_waited_for(run, short, seen):
+    lock = threading.Lock()
+    lock.acquire()
+    work = Work(lambda: (lock.acquire(), linger()))
+
+    async def app(scope, receive, send):
+        await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
+
+    client = run(Client().ask(short(app), scope()))
+    assert client.status == 504
+    lock.release()
+    assert eventually(lambda: work.ended_by == [RequestTimeoutException])
+
+
+# Outside of a request
+
+
+def test_no_request_no_difference(run, long, enter):
+    async def main():
+        return await enter(current_request.get)
+
+    async def app(scope, receive, send):
+        await answer(send, b"")
+
+    async def both():
+        await Client().ask(long(app), scope())
+        return await main()
+
+    assert run(both()) is None
+
+
+def test_a_thread_works_for_the_request_that_called_it(run, long, enter):
+    async def app(scope, receive, send):
+        assert await enter(current_request.get) is scope["hostline.request"]
+        await answer(send, b"")
+
+    client = run(Client().ask(long(app), scope()))
+    assert client.error is None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_near_misses(run, seen):
+    """Nothing is raised in a pool's thread but in the call that has run too long."""
+    late = []
+    ended = 0
+
+    def work(end):
+        nonlocal ended
+        while time.monotonic() < end:
+            pass
+        return b"done"
+
+    def witness():
+        try:
+            for _ in range(50):
+                pass
+        except BaseException as error:
+            late.append(error)
+
+    async def app(scope, receive, send):
+        end = time.monotonic() + scope["for"]
+        await answer(send, await anyio.to_thread.run_sync(work, end))
+
+    async def asked():
+        statuses = set()
+        guard = RequestTimeoutMiddleware(app, service_timeout=0.004, observers=[seen])
+        for number in range(2_000):
+            client = Client()
+            await client.ask(guard, scope(**{"for": 0.0025 + 0.000001 * (number % 2_000)}))
+            # Between the head and the body the deadline cuts the response.
+            assert client.error is None or (client.messages[0]["status"], client.is_complete) == (200, False)
+            statuses.add(client.status)
+            await anyio.to_thread.run_sync(witness)
+        return statuses
+
+    assert run(asked()) == {200, 504}
+    assert not late
+    assert set(seen.endings().values()) == {1}
