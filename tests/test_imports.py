@@ -37,6 +37,7 @@ LAYERS: tuple[set[str], ...] = (
         "_wsgi_exchange",
         "_asgi_exchange",
     },
+    {"_asgi_cuts"},
     {"_asgi_request"},
     {"_asyncio_request", "_trio_request"},
     {"_wsgi_timeout", "_asgi_timeout"},
@@ -49,18 +50,19 @@ LAYERS: tuple[set[str], ...] = (
 ROOT_MAY_IMPORT = {"errors", "settings"}
 MAY_IMPORT_ROOT = {"cli", "demo", "__main__"}
 
+OF_WSGI = {"wsgi", "_wsgi_bodies", "_wsgi_exchange", "_wsgi_timeout"}
+OF_ASGI = {
+    *{"asgi", "_asgi_cuts", "_asgi_exchange", "_asgi_request", "_asgi_timeout"},
+    *{"_asyncio_request", "_trio_request"},
+}
+
 # Tighter than the layers.
 NEVER = {
     "_deadlines": set(chain(*LAYERS)) - {"_native"},  # it knows deadlines, not what they are for
-    "wsgi": {"_asgi_exchange", "_asgi_request", "_asgi_timeout", "_asyncio_request", "_trio_request"},
-    "asgi": {"_wsgi_bodies", "_wsgi_exchange", "_wsgi_timeout"},
-    "_asgi_timeout": {"_wsgi_bodies", "_wsgi_exchange"},
-    "_wsgi_timeout": {"_asgi_exchange"},
+    **dict.fromkeys(OF_WSGI, OF_ASGI),
+    **dict.fromkeys(OF_ASGI, OF_WSGI),
     # Django alone: neither Werkzeug nor Starlette may be needed.
-    "django": {
-        *{"wsgi", "_wsgi_bodies", "_wsgi_exchange", "_wsgi_timeout"},
-        *{"asgi", "_asgi_exchange", "_asgi_request", "_asgi_timeout", "_asyncio_request", "_trio_request"},
-    },
+    "django": OF_WSGI | OF_ASGI,
 }
 
 # Beyond the standard library. A package that is not named here may import nothing foreign.

@@ -14,7 +14,7 @@ from time import monotonic
 from types import CodeType
 from typing import Any, Protocol
 
-from hostline import _budget, _responses, _stacks
+from hostline import _asgi_cuts, _budget, _responses, _stacks
 from hostline._asgi_exchange import Message, Receive, Scope, Send, header, media_type, send_response
 from hostline._blocked_loops import Breakable
 from hostline._interrupts import Guard, log_unstoppable
@@ -54,6 +54,8 @@ class AsgiRequest(LoopRequest, Breakable):
     #: Where its claim is to be popped. Read by whoever ends it.
     claims: dict[Any, bool]
     response_started = False
+    #: Whether the guard has answered for it.
+    is_answered = False
     is_stream = False
     #: Whether the app's code runs no longer.
     came_back = False
@@ -201,6 +203,10 @@ class AsgiRequest(LoopRequest, Breakable):
     def detach(self) -> None:
         """Let go of what would keep the server's objects alive in a circle."""
         self._server_send = self._server_receive = nowhere
+
+    async def cut(self) -> None:
+        """Break off the response that has begun, so that the client can tell."""
+        await _asgi_cuts.cut(self._server_send)
 
     @property
     def is_answered_for(self) -> bool:

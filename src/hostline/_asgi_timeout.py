@@ -189,15 +189,17 @@ class RequestTimeoutMiddleware:
         if error is not None and request.count_foreign() > cancelling:
             raise error
         request.count_foreign()
-        self._look_at_end(request, error, is_answered=request.answer is not None)
-        if request.answer is not None:
+        await self._conclude(request, error)
+        if request.is_answered:
             await request.see_answer_off(cancelling)
 
-    def _look_at_end(self, request: AsgiRequest, error: BaseException | None, *, is_answered: bool) -> None:
-        """What the app has ended by: raise what is to be raised."""
+    async def _conclude(self, request: AsgiRequest, error: BaseException | None) -> None:
+        """The app that was aborted has ended by this: raise what is to be raised."""
         if error is not None and not _is_of_an_abort(error):
             raise error
-        if not is_answered:
+        if not request.is_answered:
+            if request.response_started:
+                await request.cut()
             raise RequestTimeoutError(service=request.service, timeout=request.timeout) from error
         if isinstance(error, Exception) and not isinstance(error, BaseExceptionGroup):
             logger.warning("The app raised this while it was being aborted.", exc_info=error)
@@ -228,7 +230,7 @@ class RequestTimeoutMiddleware:
         try:
             error = await request.run(self.app, scope)
             if request.state is _TIMED_OUT and self.breaks:
-                self._look_at_end(request, error, is_answered=request.is_answered)
+                await self._conclude(request, error)
             elif error is not None:
                 raise error
         finally:

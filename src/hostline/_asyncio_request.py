@@ -6,11 +6,13 @@ requests to cancel that the task has got.
 
 import asyncio
 from asyncio import CancelledError, current_task
+from collections.abc import Awaitable
 from time import monotonic
 from types import CodeType, FrameType
 from typing import Any
 
 from hostline import _slow, _stacks
+from hostline._asgi_exchange import Message
 from hostline._asgi_request import AsgiRequest
 from hostline._breaker import GRACE, SHOTS
 from hostline._loop_deadlines import NO_CONTEXT, LoopEntry, LoopLanes
@@ -31,8 +33,10 @@ class AsyncioRequest(AsgiRequest):
     filed: float | None = None
     timer: asyncio.TimerHandle | None = None
     answer: asyncio.Task[None] | None = None
-    #: How often its task has been cancelled by us.
+    #: How often its task has been cancelled by us, and its code told to end in whichever way.
     cancels = 0
+    shots = 0
+    _listener: asyncio.Task[Any] | None = None
     _insistence: asyncio.TimerHandle | None = None
 
     def _withdraw(self) -> None:
@@ -44,15 +48,17 @@ class AsyncioRequest(AsgiRequest):
     def _answer_at_once(self) -> None:
         """Answer for the app, which may take its time to come to its end."""
         if self.is_answered_for:
+            self.is_answered = True
             self.answer = self.lanes.loop.create_task(self._send_answer())
             _answering.add(self.answer)
             self.answer.add_done_callback(_answering.discard)
 
     async def end_with(self, call: PoolCall) -> None:
         """Go on where a task waited for a thread that has ended: be cancelled there."""
-        assert self.broken_calls is not None  # this one has been broken off
+        if not self.broken_calls or call not in self.broken_calls:
+            raise CancelledError  # its task has been cancelled, and the thread has come to its end by that
         self.broken_calls.discard(call)
-        if not self.broken_calls and self.cancels == 0:
+        if not self.broken_calls and self.shots == 0:
             self.cancel()
         # Whoever waits here is cancelled with the request's task, be it that task or one below
         # it; what nobody cancels has been left behind by the app, and ends by itself.
@@ -62,13 +68,48 @@ class AsyncioRequest(AsgiRequest):
     def cancel(self) -> None:
         """Cancel its task, and see to it that this is heeded."""
         if self.task is not None and not self.came_back:
-            self.cancels += 1
-            self.task.cancel()
+            self.shots += 1
+            if not self._tell_listener():
+                self.cancels += 1
+                self.task.cancel()
             self._insistence = self.lanes.loop.call_later(GRACE, self._insist, context=NO_CONTEXT)
+
+    def receive(self) -> Awaitable[Message]:
+        """What the app gets as ``receive``."""
+        if self._upload_complete:
+            return self._listen()
+        return super().receive()
+
+    async def _listen(self) -> Message:
+        """Wait for the client to go away, or for the deadline."""
+        self._listener = task = current_task()
+        try:
+            return await super().receive()
+        except CancelledError:
+            if task is None or self._listener is task:
+                raise
+            task.uncancel()
+            return {"type": "http.disconnect"}  # it is over, as far as the app is concerned
+        finally:
+            self._listener = None
+
+    def _tell_listener(self) -> bool:
+        """Tell Django that the client has gone, for its handler leaves its tasks to themselves.
+
+        That waits for two of them, which nobody ends when it is cancelled; but what it does
+        when a client goes away, cancelling the view and cleaning up, is what is wanted here.
+        """
+        listener, self._listener = self._listener, None
+        if listener is None or listener is self.task:
+            return False
+        if getattr(listener.get_coro(), "__qualname__", "") != "ASGIHandler.listen_for_disconnect":
+            return False
+        listener.cancel()
+        return True
 
     def _insist(self) -> None:
         """The cancellation has been swallowed, or the clean-up takes its time."""
-        if self.cancels < SHOTS:
+        if self.shots < SHOTS:
             self.cancel()
         else:
             self.tell_unstoppable()

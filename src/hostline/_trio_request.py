@@ -26,8 +26,6 @@ class TrioRequest(AsgiRequest):
     """A request that a task of trio's serves. Its own keeper of deadlines."""
 
     is_on_asyncio = False
-    #: Whether the guard has answered for it.
-    is_answered = False
     _answer_error: Exception | None = None
     _warn_after: float | None = None
     _coroutine: object = None
