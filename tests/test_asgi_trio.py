@@ -297,6 +297,52 @@ def test_a_pool_thread_is_broken(short, seen):
     assert "linger" in seen.events[-1].stack
 
 
+# A blocked loop
+
+
+def spin(seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        sum(range(100))
+
+
+@pytest.mark.parametrize("block", (time.sleep, spin))
+@pytest.mark.parametrize("mode", ("respond", "raise"))
+def test_a_blocked_loop_is_broken(seen, caplog, block, mode):
+    async def app(scope, receive, send):
+        block(20)
+
+    guard = RequestTimeoutMiddleware(app, service_timeout=0.1, mode=mode, observers=[seen])
+    client = Client().ask(guard)
+    assert (client.status, type(client.error)) == {
+        "respond": (504, type(None)),
+        "raise": (0, RequestTimeoutError),
+    }[mode]
+    assert seen.states == READY_AND_TIMED_OUT
+    assert "in app" in seen.events[-1].stack
+    assert caplog.text.count("blocks the event loop") == 1
+
+
+def test_who_waits_behind_it_is_not_harmed(seen, caplog):
+    async def app(scope, receive, send):
+        if scope["path"] == "/slow":
+            time.sleep(20)
+        await trio.sleep(0.25)
+        await answer(send, b"hello")
+
+    async def main():
+        async with trio.open_nursery() as nursery:
+            for client, path in zip(clients, ("/", "/slow", "/"), strict=True):
+                nursery.start_soon(client._ask, guard, scope(path))
+
+    guard = RequestTimeoutMiddleware(app, service_timeout=0.4, observers=[seen])
+    clients = [Client(), Client(), Client()]
+    trio.run(main)
+    assert [client.status for client in clients] == [200, 504, 200]
+    assert all(client.complete_at for client in clients)
+    assert seen.count(State.TIMED_OUT) == 1
+
+
 def test_warn_after(long, seen, caplog):
     async def app(scope, receive, send):
         while "is slow" not in caplog.text:  # noqa: ASYNC110 - the log tells nobody

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from math import inf
 from time import monotonic
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any, Protocol
 
 from hostline import _asgi_cuts, _budget, _responses, _stacks
@@ -51,6 +51,8 @@ class AsgiRequest(LoopRequest, Breakable):
 
     guard: AsgiGuard
     lanes: Lanes
+    #: The guard's own code, in whose frames the local ``request`` is this one.
+    outermost: frozenset[CodeType] = frozenset()
     #: Where its claim is to be popped. Read by whoever ends it.
     claims: dict[Any, bool]
     response_started = False
@@ -164,6 +166,20 @@ class AsgiRequest(LoopRequest, Breakable):
         """Whether its time has come, and its code has not come back and is to be broken."""
         is_out = self.ended is None or (self.state is _TIMED_OUT and not self.came_back)
         return is_out and self.guard.breaks and self.deadline <= monotonic()
+
+    def expire_in_step(self, frame: FrameType | None) -> bool:
+        """Time it out from within its code, which blocks the loop (``_blocked_loops``)."""
+        if _stacks.runs(frame, self._send_code):
+            return False  # half a message would be sent
+        if self.ended is None and self.claims.pop(self, False):
+            self._time_out(_stacks.of_thread(frame, self.outermost))
+            self._answer_at_once()
+            self._break_off_above()
+        return not self.came_back
+
+    def _break_off_above(self) -> None:
+        """Have the request's task end, where the running one may be another below it."""
+        raise NotImplementedError
 
     @property
     def _send_code(self) -> CodeType | None:

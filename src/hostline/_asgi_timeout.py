@@ -68,7 +68,7 @@ class RequestTimeoutMiddleware:
         self._timeout = settings.service_timeout
         self._judges_each = _budget.judges_each(settings)
         self._lane: LoopLane | None = None  # of the loop that was last seen
-        self._has_warned = False
+        self._has_warned = self._has_met_trio = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; what is not HTTP passes untouched."""
@@ -140,15 +140,19 @@ class RequestTimeoutMiddleware:
         """What there is to do once for each loop, as a rule once."""
         if self.settings.term_on_timeout and self._lane is None:
             warn_unless_replaced(main_frame())
-        if self.breaks:
-            _pool_threads.install()
-            if threading.current_thread() is threading.main_thread() and obstacle() is None:
-                main_thread.prepare(self.settings.signal)
+        self._prepare()
         lanes = lanes_of(loop)
         if lanes.sentinel is None and obstacle() is None:
             lanes.sentinel = Sentinel(lanes, OUTERMOST, self.settings.deferral_limit or 0.0)
         self._lane = lanes.lane(self._timeout or inf)
         return self._lane
+
+    def _prepare(self) -> None:
+        """Have pool threads, and code that blocks the loop, within reach."""
+        if self.breaks:
+            _pool_threads.install()
+            if threading.current_thread() is threading.main_thread() and obstacle() is None:
+                main_thread.prepare(self.settings.signal)
 
     def _judge(self, request: AsgiRequest, scope: Scope, request_start: bytes | None) -> ASGIApp | None:
         """Set how long the request may run; or what is to serve it instead."""
@@ -215,8 +219,9 @@ class RequestTimeoutMiddleware:
                 )
             await self.app(scope, receive, send)
             return
-        if self.breaks:
-            _pool_threads.install()
+        if not self._has_met_trio:
+            self._has_met_trio = True
+            self._prepare()
         request = scope["hostline.request"] = TrioRequest(scope, receive, send, self)
         serve_instead = self._judge(request, scope, header(scope, b"x-request-start"))
         if serve_instead is not None:

@@ -8,7 +8,6 @@ import asyncio
 from asyncio import CancelledError, current_task
 from collections.abc import Awaitable
 from time import monotonic
-from types import CodeType, FrameType
 from typing import Any
 
 from hostline import _slow, _stacks
@@ -27,8 +26,6 @@ class AsyncioRequest(AsgiRequest):
 
     lanes: LoopLanes
     claims: dict[LoopEntry, bool]
-    #: The guard's own code, in whose frames the local ``request`` is this one.
-    outermost: frozenset[CodeType] = frozenset()
     task: asyncio.Task[Any] | None = None
     filed: float | None = None
     timer: asyncio.TimerHandle | None = None
@@ -113,16 +110,6 @@ class AsyncioRequest(AsgiRequest):
             self.cancel()
         else:
             self.tell_unstoppable()
-
-    def expire_in_step(self, frame: FrameType | None) -> bool:
-        """Time it out from within its code, which blocks the loop (``_blocked_loops``)."""
-        if _stacks.runs(frame, self._send_code):
-            return False  # half a message would be sent
-        if self.ended is None and self.claims.pop(self, False):
-            self._time_out(_stacks.of_thread(frame, self.outermost))
-            self._answer_at_once()
-            self._break_off_above()
-        return not self.came_back
 
     def _break_off_above(self) -> None:
         """Have the request's task end, where the running one is another below it."""

@@ -14,11 +14,9 @@ wait behind it are given back the time that they have lost (``LoopLanes.revive``
 
 A loop in any other thread is only reported.
 
-Imports: ``_breaker``, ``_deadlines``, ``_interrupts``, ``_loop_deadlines``, ``_obstacles``,
-``_requests``, ``_stacks``.
+Imports: ``_breaker``, ``_deadlines``, ``_requests``, ``_stacks``.
 """
 
-import asyncio
 import sys
 import weakref
 from collections.abc import Mapping
@@ -26,12 +24,11 @@ from functools import partial
 from math import inf
 from time import monotonic
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, Protocol
 
 from hostline import _stacks
 from hostline._breaker import Breaker, firing, main_thread
 from hostline._deadlines import watchdog
-from hostline._loop_deadlines import LoopLanes
 from hostline._requests import RequestDetails, current_request, logger, reporter
 
 #: How long after the instant at which a timer is due its loop is looked at.
@@ -46,7 +43,10 @@ _STANDS_STILL = 1.0
 
 # What the running code may be in the middle of, and an exception would break.
 _LOOPS_AND_SERVERS = frozenset(
-    {"asyncio", "daphne", "granian", "gunicorn", "h11", "h2", "hypercorn", "twisted", "uvicorn", "uvloop"}
+    {
+        *{"anyio", "asyncio", "outcome", "trio", "uvloop"},
+        *{"daphne", "granian", "gunicorn", "h11", "h2", "hypercorn", "twisted", "uvicorn"},
+    }
 )
 _INNERMOST = 3
 
@@ -66,6 +66,33 @@ class Breakable(RequestDetails):
         raise NotImplementedError
 
 
+class Lanes(Protocol):
+    """What has to be known of a loop and its deadlines. All may be asked from any thread."""
+
+    thread_id: int
+    block: Any
+
+    def is_over(self) -> bool:
+        """Whether the loop will never run again."""
+        ...
+
+    def is_running(self) -> bool:
+        """Whether somebody runs the loop."""
+        ...
+
+    def running(self) -> object:
+        """What it runs just now, a task or a request; None: nothing that can be told."""
+        ...
+
+    def coroutine(self) -> object:
+        """The outermost one of the step that is run just now; None: there is none."""
+        ...
+
+    def due(self) -> float:
+        """When the next of its timers is due, or was."""
+        ...
+
+
 class Block:
     """A task that blocks its loop. What a ``Breaker`` fires at; made by the watchdog's thread."""
 
@@ -74,11 +101,9 @@ class Block:
     shot_at = False
     is_pending = False
 
-    def __init__(
-        self, task: asyncio.Task[Any], thread_id: int, trace: _stacks.Trace, culprit: RequestDetails | None
-    ) -> None:
-        self._loop = task.get_loop()
-        self.thread_id = thread_id
+    def __init__(self, lanes: Lanes, trace: _stacks.Trace, culprit: RequestDetails | None) -> None:
+        self._lanes = lanes
+        self.thread_id = lanes.thread_id
         self.trace = trace
         #: Whose code it is, as far as that can be told from outside.
         self.culprit = culprit
@@ -93,13 +118,13 @@ class Block:
 
     def is_hit(self, frame: FrameType | None) -> bool:
         """Whether an expired request's own code is here. In the loop's thread, in the handler."""
-        task = asyncio.current_task()
-        self.culprit = request = None if task is None else current_request.get()
-        if task is None or task.get_loop() is not self._loop or not _is_overdue(request):
+        coroutine = self._lanes.coroutine()
+        self.culprit = request = None if coroutine is None else current_request.get()
+        if not _is_overdue(request):
             self.is_armed = False  # until its time has come
             return False
         assert isinstance(request, Breakable)  # or it could not be
-        return not _is_in_the_loop_s(frame, task) and request.expire_in_step(frame)
+        return not _is_in_the_loop_s(frame, coroutine) and request.expire_in_step(frame)
 
     def fire(self, deferral_limit: float) -> None:
         """Have the running code asked, and broken if it is to be. In the watchdog's thread."""
@@ -135,9 +160,9 @@ def _is_overdue(request: RequestDetails | None) -> bool:
     return isinstance(request, Breakable) and request.is_overdue()
 
 
-def _is_in_the_loop_s(frame: FrameType | None, task: asyncio.Task[Any]) -> bool:
+def _is_in_the_loop_s(frame: FrameType | None, coroutine: object) -> bool:
     """Whether the innermost frames of this step are the loop's or the server's own code."""
-    outermost = getattr(task.get_coro(), "cr_frame", None)
+    outermost = getattr(coroutine, "cr_frame", None)
     for _ in range(_INNERMOST):
         if frame is None:
             return False
@@ -155,14 +180,14 @@ def _is_in_the_loop_s(frame: FrameType | None, task: asyncio.Task[Any]) -> bool:
 class Sentinel:
     """Looks after one loop. An entry of the watchdog's, in whose thread :meth:`expire` runs."""
 
-    def __init__(self, lanes: LoopLanes, outermost: frozenset[CodeType], deferral_limit: float) -> None:
+    def __init__(self, lanes: Lanes, outermost: frozenset[CodeType], deferral_limit: float) -> None:
         self._lanes = weakref.ref(lanes)
         self._outermost = outermost
         self._deferral_limit = deferral_limit
         self.deadline = inf
         #: Until when nobody needs to wake it. Written by both threads, the loop's last.
         self.plan = inf
-        self._suspect: asyncio.Task[Any] | None = None
+        self._suspect: object = None
         self._looks = 0
         self._found_block: Block | None = None
 
@@ -182,7 +207,7 @@ class Sentinel:
     def expire(self) -> None:
         """Look whether the loop has run its timers."""
         lanes = self._lanes()
-        if lanes is None or lanes.loop.is_closed():
+        if lanes is None or lanes.is_over():
             return
         self.plan = inf  # first: from here on, the loop wakes it for whatever we do not see
         due, now = lanes.due(), monotonic()
@@ -194,14 +219,14 @@ class Sentinel:
         self.plan = -inf  # it is looked at anyhow
         self._look_at(now + self._look(lanes, now - due))
 
-    def _look(self, lanes: LoopLanes, late: float) -> float:
+    def _look(self, lanes: Lanes, late: float) -> float:
         """The timers are late: how soon to look again."""
         if self._found_block is not None and lanes.block is self._found_block:
             self._found_block.fire(self._deferral_limit)
             return _STILL_BLOCKED
-        if not lanes.loop.is_running():
+        if not lanes.is_running():
             return _STANDS_STILL
-        task = _running(lanes.loop)
+        task = lanes.running()
         self._looks = self._looks + 1 if task is not None and task is self._suspect else 1
         self._suspect = task
         if task is None or self._looks < LOOKS:
@@ -210,15 +235,15 @@ class Sentinel:
         self._found(lanes, task, late)
         return _STILL_BLOCKED
 
-    def _found(self, lanes: LoopLanes, task: asyncio.Task[Any], late: float) -> None:
+    def _found(self, lanes: Lanes, task: object, late: float) -> None:
         frame = sys._current_frames().get(lanes.thread_id)
         trace = _stacks.of_thread(frame, self._outermost)
-        block = Block(task, lanes.thread_id, trace, self._request_of(task, frame))
+        block = Block(lanes, trace, self._request_of(task, frame))
         lanes.block = self._found_block = block
         reporter.submit(partial(_tell, block, late))
         block.fire(self._deferral_limit)
 
-    def _request_of(self, task: asyncio.Task[Any], frame: FrameType | None) -> RequestDetails | None:
+    def _request_of(self, task: object, frame: FrameType | None) -> RequestDetails | None:
         """Which request the task works for: by its guard's frame, or by the task's context."""
         while frame is not None:
             if frame.f_code in self._outermost:
@@ -227,11 +252,6 @@ class Sentinel:
             frame = frame.f_back
         context: Mapping[Any, Any] = getattr(task, "get_context", dict)()  # from CPython 3.12 on
         return context.get(current_request)
-
-
-def _running(loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any] | None:
-    """The task that the loop runs just now, asked from another thread."""
-    return asyncio.current_task(loop)
 
 
 def _tell(block: Block, late: float) -> None:

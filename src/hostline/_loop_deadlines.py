@@ -154,6 +154,23 @@ class LoopLanes:
         if self.sentinel is not None and due < self.sentinel.plan:
             self.sentinel.wake(due)
 
+    def is_over(self) -> bool:
+        """Whether the loop will never run again. From any thread, as the next three."""
+        return self.loop.is_closed()
+
+    def is_running(self) -> bool:
+        """Whether somebody runs the loop."""
+        return self.loop.is_running()
+
+    def running(self) -> object:
+        """The task that it runs just now; None: it runs none."""
+        return asyncio.current_task(self.loop)
+
+    def coroutine(self) -> object:
+        """The outermost one of the step that is run just now."""
+        task = asyncio.current_task(self.loop)
+        return None if task is None else task.get_coro()
+
     def due(self) -> float:
         """When the next of the timers is due, or was. May be called from any thread."""
         lanes = [lane.due for lane in list(self._lanes.values())]

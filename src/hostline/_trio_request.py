@@ -5,9 +5,12 @@ By way of anyio, whose scopes and task groups are trio's there. What the server'
 message, and brings its process down.
 
 A task for each request costs more than asyncio's lanes; trio has no timer that could call
-back. A blocked loop is not noticed on trio: nobody outside can tell what it runs.
+back. A blocked loop is noticed where a request's own task blocks it; what other tasks it
+runs cannot be told from outside.
 """
 
+import sys
+import threading
 from math import inf
 from time import monotonic
 from typing import Any
@@ -18,47 +21,41 @@ import anyio.lowlevel
 from hostline import _slow, _stacks
 from hostline._asgi_exchange import ASGIApp, Message, Receive, Scope, Send
 from hostline._asgi_request import AsgiGuard, AsgiRequest
+from hostline._blocked_loops import Block, Sentinel
+from hostline._obstacles import obstacle
 from hostline._pool_threads import PoolCall
 from hostline.errors import RequestTimeoutException
 
 
 class TrioRequest(AsgiRequest):
-    """A request that a task of trio's serves. Its own keeper of deadlines."""
+    """A request that a task of trio's serves."""
 
     is_on_asyncio = False
+    lanes: "TrioLanes"
+    _has_answered = False
     _answer_error: Exception | None = None
     _warn_after: float | None = None
     _coroutine: object = None
     _alarm: anyio.CancelScope | None = None
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, guard: AsgiGuard) -> None:
-        super().__init__(scope, receive, _shielded(send), guard, self)
-        self.claims = {}
+        super().__init__(scope, receive, _shielded(send), guard, _lanes_here())
         self._scope = anyio.CancelScope()
 
-    def at(self, entry: "TrioRequest", deadline: float) -> None:
-        """Have this deadline from here on."""
-        entry.deadline = deadline
-        entry.claims[entry] = True
-        entry._ring_at(deadline)
-
-    def move(self, entry: "TrioRequest", deadline: float) -> None:
-        """Give it another, while it has not expired."""
-        if entry in entry.claims:
-            self.at(entry, deadline)
-
-    def _ring_at(self, deadline: float) -> None:
+    def ring_at(self, deadline: float) -> None:
+        """Have its keeper wake up then."""
         if self._alarm is not None:
             self._alarm.deadline = _on_the_loop_s_clock(deadline)
 
     def _withdraw(self) -> None:
         self.claims.pop(self, False)
-        self._ring_at(inf)
+        self.ring_at(inf)
 
     async def run(self, app: ASGIApp, scope: Scope) -> BaseException | None:
         """Serve it; what the app has raised."""
         self._coroutine = anyio.get_current_task().coro
-        self.at(self, self.deadline)
+        self.lanes.watch(self.guard.settings.deferral_limit or 0.0)
+        self.lanes.at(self, self.deadline)
         async with anyio.create_task_group() as group:
             group.start_soon(self._keep_deadline)
             if self._warn_after is not None:
@@ -66,14 +63,18 @@ class TrioRequest(AsgiRequest):
             error = await self._call(app, scope)
             self.came_back = True
             group.cancel_scope.cancel()  # the answer is shielded, if it is on its way
+        self.lanes.revive()
+        if self.is_answered and not self._has_answered:
+            await self._answer()
         if self._answer_error is not None:
             raise self._answer_error
         return error
 
     async def _call(self, app: ASGIApp, scope: Scope) -> BaseException | None:
+        request = self  # the local by which it is found
         try:
             with self._scope:
-                await app(scope, self.receive, self.send)
+                await app(scope, request.receive, request.send)
         except BaseException as error:  # noqa: BLE001 - raised anew, where no task group can wrap it
             return error
         return None
@@ -83,13 +84,14 @@ class TrioRequest(AsgiRequest):
         while self.ended is None:
             with anyio.CancelScope(deadline=_on_the_loop_s_clock(self.deadline)) as self._alarm:
                 await anyio.sleep_forever()
-            if self.deadline > monotonic() or not self.claims.pop(self, False):
-                continue
-            self.expire()
-            if self.is_answered:
-                await self._answer()
+            now = self.lanes.revive()  # first, for that may move the deadline
+            if self.deadline <= now and self.claims.pop(self, False):
+                self.expire()
+        if self.is_answered:
+            await self._answer()
 
     async def _answer(self) -> None:
+        self._has_answered = True
         try:
             await self._send_answer()
         except Exception as error:  # noqa: BLE001 - as above
@@ -97,6 +99,9 @@ class TrioRequest(AsgiRequest):
 
     def _answer_at_once(self) -> None:
         self.is_answered = self.is_answered_for
+
+    def _break_off_above(self) -> None:
+        self.break_off()
 
     def break_off(self) -> None:
         """Have the app's code end. Its task waits for its threads: trio sees to that."""
@@ -127,7 +132,92 @@ class TrioRequest(AsgiRequest):
             _slow.warn_soon(self, self._current_trace())
 
 
-_CALLS_THE_APP = frozenset({TrioRequest._call.__code__})
+_CALLS_THE_APP = TrioRequest.outermost = frozenset({TrioRequest._call.__code__})
+
+
+class TrioLanes:
+    """The deadlines of one run of trio's. In its thread, but for what a sentinel asks."""
+
+    def __init__(self, token: object) -> None:
+        self.token = token
+        self.thread_id = threading.get_ident()
+        self.claims: dict[TrioRequest, bool] = {}
+        self.block: Block | None = None
+        self._sentinel: Sentinel | None = None
+        self._alive = monotonic()
+
+    def watch(self, deferral_limit: float) -> None:
+        """Have it looked after from outside."""
+        if self._sentinel is None and obstacle() is None:
+            self._sentinel = Sentinel(self, _CALLS_THE_APP, deferral_limit)
+
+    def at(self, entry: TrioRequest, deadline: float) -> None:
+        """Enter, or enter anew, with this deadline."""
+        entry.deadline = deadline
+        entry.claims = self.claims
+        self.claims[entry] = True
+        entry.ring_at(deadline)
+        if self._sentinel is not None and deadline < self._sentinel.plan:
+            self._sentinel.wake(deadline)
+
+    def move(self, entry: TrioRequest, deadline: float) -> None:
+        """Give an entry that has not expired another deadline."""
+        if entry in self.claims:
+            self.at(entry, deadline)
+
+    def revive(self) -> float:
+        """The loop runs: give back what a block has cost; what time it is."""
+        now = monotonic()
+        block, self.block = self.block, None
+        if block is not None:
+            block.is_over()
+            lost = now - max(self._alive, *(entry.started for entry in self.claims), 0.0)
+            for entry in list(self.claims):
+                if entry is not block.culprit and entry.deadline < inf:
+                    self.at(entry, entry.deadline + lost)
+        self._alive = now
+        return now
+
+    def is_over(self) -> bool:
+        """Whether nobody is to be looked after. From any thread, as the rest."""
+        return not self.claims
+
+    def is_running(self) -> bool:
+        """Whether somebody runs the loop: trio does not stop in between."""
+        return True
+
+    def running(self) -> object:
+        """The request whose own task it runs just now; of other tasks nobody can tell."""
+        frame = sys._current_frames().get(self.thread_id)
+        while frame is not None and frame.f_code not in _CALLS_THE_APP:
+            frame = frame.f_back
+        return None if frame is None else frame.f_locals.get("request")
+
+    def coroutine(self) -> object:
+        """The outermost one of the step that is run just now. In the loop's thread."""
+        lowlevel = sys.modules["trio"].lowlevel
+        if not lowlevel.in_trio_task():
+            return None
+        return lowlevel.current_task().coro
+
+    def due(self) -> float:
+        """When the next of its deadlines is due, or was."""
+        return min((entry.deadline for entry in list(self.claims)), default=inf)
+
+
+class _OfThisThread(threading.local):
+    lanes: TrioLanes | None = None
+
+
+_of_this_thread = _OfThisThread()
+
+
+def _lanes_here() -> TrioLanes:
+    token = sys.modules["trio"].lowlevel.current_trio_token()
+    lanes = _of_this_thread.lanes
+    if lanes is None or lanes.token is not token:
+        lanes = _of_this_thread.lanes = TrioLanes(token)
+    return lanes
 
 
 def _on_the_loop_s_clock(deadline: float) -> float:
