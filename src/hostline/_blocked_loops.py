@@ -104,6 +104,7 @@ class Block:
     def __init__(self, lanes: Lanes, trace: _stacks.Trace, culprit: RequestDetails | None) -> None:
         self._lanes = lanes
         self.thread_id = lanes.thread_id
+        self.found_at = monotonic()
         self.trace = trace
         #: Whose code it is, as far as that can be told from outside.
         self.culprit = culprit

@@ -46,6 +46,8 @@ class Sentinel(Protocol):
 class Block(Protocol):
     """What a sentinel has found to block a loop."""
 
+    found_at: float
+
     @property
     def culprit(self) -> object:
         """Whose code it is; None: nobody knows."""
@@ -77,10 +79,13 @@ class LoopLane:
         self.due = monotonic() + delay
         self.lanes.is_due(self.due)
 
-    def last_entered(self) -> float:
-        """When the youngest of its entries, which there are, has entered."""
-        youngest = next(reversed(self.entries))
-        return (youngest.deadline if youngest.filed is None else youngest.filed) - self.timeout
+    def last_entered(self, before: float) -> float:
+        """When the youngest of its entries older than this has entered; minus infinity: none."""
+        for entry in reversed(self.entries):
+            entered = (entry.deadline if entry.filed is None else entry.filed) - self.timeout
+            if entered < before:
+                return entered
+        return -inf
 
     def _fire(self) -> None:
         now = self.lanes.revive()
@@ -187,12 +192,13 @@ class LoopLanes:
     def _resume(self, block: Block, now: float) -> None:
         """Give back what a blocked loop has cost all but the one who has blocked it.
 
-        As much as it can have been: since the last sign of life, that somebody entered.
+        As much as it can have been: since the last sign of life before it was found, that
+        somebody entered.
         """
         self.block = None
         block.is_over()
         lanes = list(self._lanes.values())
-        signs = [lane.last_entered() for lane in lanes if lane.entries]
+        signs = [lane.last_entered(block.found_at) for lane in lanes]
         lost = now - max((self.alive, *signs))
         for claims in (self._odd, *(lane.entries for lane in lanes)):
             for entry in list(claims):

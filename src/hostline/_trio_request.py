@@ -171,7 +171,8 @@ class TrioLanes:
         block, self.block = self.block, None
         if block is not None:
             block.is_over()
-            lost = now - max(self._alive, *(entry.started for entry in self.claims), 0.0)
+            signs = [entry.started for entry in self.claims if entry.started < block.found_at]
+            lost = now - max((self._alive, *signs))
             for entry in list(self.claims):
                 if entry is not block.culprit and entry.deadline < inf:
                     self.at(entry, entry.deadline + lost)
