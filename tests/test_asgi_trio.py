@@ -323,6 +323,25 @@ def test_a_blocked_loop_is_broken(seen, caplog, block, mode):
     assert caplog.text.count("blocks the event loop") == 1
 
 
+def test_a_loop_is_looked_after_again(seen):
+    """Behind a time in which nothing was in flight."""
+
+    async def app(scope, receive, send):
+        if scope["path"] == "/slow":
+            time.sleep(20)
+        await answer(send, b"hello")
+
+    async def main():
+        for client, path in zip(clients, ("/", "/slow"), strict=True):
+            await client._ask(guard, scope(path))
+            await trio.sleep(0.15)
+
+    guard = RequestTimeoutMiddleware(app, service_timeout=0.1, observers=[seen])
+    clients = [Client(), Client()]
+    trio.run(main)
+    assert [client.status for client in clients] == [200, 504]
+
+
 def test_who_waits_behind_it_is_not_harmed(seen, caplog):
     async def app(scope, receive, send):
         if scope["path"] == "/slow":

@@ -207,10 +207,10 @@ class Sentinel:
 
     def expire(self) -> None:
         """Look whether the loop has run its timers."""
+        self.plan = inf  # first: from here on, the loop wakes it for whatever we do not see
         lanes = self._lanes()
         if lanes is None or lanes.is_over():
             return
-        self.plan = inf  # first: from here on, the loop wakes it for whatever we do not see
         due, now = lanes.due(), monotonic()
         if due + LATE > now:
             self._suspect = None
