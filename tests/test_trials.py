@@ -43,6 +43,14 @@ def test_no_near_miss_hits_anything_else():
     assert passes("near_misses.py", "--count", "4000")
 
 
+def test_no_near_miss_hits_anything_else_on_a_loop():
+    assert passes("near_misses_asgi.py", "--count", "8000")
+
+
+def test_never_more_pool_threads_than_allowed():
+    assert passes("pool_threads.py", "--count", "120")
+
+
 def test_timeouts_leave_nothing_behind():
     assert passes("leftovers.py", "--timeouts", "1000")
 
