@@ -49,7 +49,7 @@ class AsgiRequest(LoopRequest, Breakable):
     ``stream_timeout``, has begun to stream; or until the deadline.
     """
 
-    guard: AsgiGuard
+    guard: AsgiGuard  # pyright: ignore[reportIncompatibleVariableOverride] - set once
     lanes: Lanes
     #: The guard's own code, in whose frames the local ``request`` is this one.
     outermost: frozenset[CodeType] = frozenset()

@@ -12,7 +12,7 @@ import threading
 import time
 from asyncio import CancelledError, current_task, get_running_loop
 from math import inf
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 from hostline import _budget, _pool_threads, _responses, observers
 from hostline._asgi_exchange import (
@@ -251,7 +251,8 @@ OUTERMOST = frozenset({RequestTimeoutMiddleware.__call__.__code__})
 def _is_of_an_abort(error: BaseException) -> bool:
     """Whether code that is aborted may end by this; task groups put several into one."""
     if isinstance(error, BaseExceptionGroup):
-        return all(_is_of_an_abort(each) for each in error.exceptions)
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return all(_is_of_an_abort(each) for each in group.exceptions)
     return isinstance(error, (CancelledError, Exception, RequestTimeoutException))
 
 

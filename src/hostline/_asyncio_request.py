@@ -24,7 +24,7 @@ _answering: set[asyncio.Task[None]] = set()
 class AsyncioRequest(AsgiRequest):
     """A request that a task of asyncio's serves."""
 
-    lanes: LoopLanes
+    lanes: LoopLanes  # pyright: ignore[reportIncompatibleVariableOverride] - set once
     claims: dict[LoopEntry, bool]
     task: asyncio.Task[Any] | None = None
     filed: float | None = None

@@ -31,7 +31,7 @@ class TrioRequest(AsgiRequest):
     """A request that a task of trio's serves."""
 
     is_on_asyncio = False
-    lanes: "TrioLanes"
+    lanes: "TrioLanes"  # pyright: ignore[reportIncompatibleVariableOverride] - set once
     _has_answered = False
     _answer_error: Exception | None = None
     _warn_after: float | None = None
@@ -56,6 +56,7 @@ class TrioRequest(AsgiRequest):
         self._coroutine = anyio.get_current_task().coro
         self.lanes.watch(self.guard.settings.deferral_limit or 0.0)
         self.lanes.at(self, self.deadline)
+        error: BaseException | None = None
         async with anyio.create_task_group() as group:
             group.start_soon(self._keep_deadline)
             if self._warn_after is not None:
