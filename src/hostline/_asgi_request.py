@@ -49,7 +49,7 @@ class AsgiRequest(LoopRequest, Breakable):
     ``stream_timeout``, has begun to stream; or until the deadline.
     """
 
-    guard: AsgiGuard  # pyright: ignore[reportIncompatibleVariableOverride] - set once
+    guard: AsgiGuard
     lanes: Lanes
     #: The guard's own code, in whose frames the local ``request`` is this one.
     outermost: frozenset[CodeType] = frozenset()
@@ -66,7 +66,7 @@ class AsgiRequest(LoopRequest, Breakable):
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, guard: AsgiGuard, lanes: Lanes) -> None:
         self.started = monotonic()
-        self.guard = guard
+        self.guard = guard  # pyright: ignore[reportIncompatibleVariableOverride] - set once
         self.lanes = lanes
         self.method: str = scope["method"]
         # Not the scope: that holds this object, and a circle would leave every request to
