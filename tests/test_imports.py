@@ -16,7 +16,7 @@ PACKAGE = Path(hostline.__file__).parent
 # A package stands for all of its modules, which may import each other.
 LAYERS: tuple[set[str], ...] = (
     {"errors", "_authority", "_calls", "_native", "_obstacles", "_stacks", "_targets"},
-    {"_points", "_unblocking"},
+    {"_abortable", "_points", "_unblocking"},
     {"_safepoints"},
     {"_environment"},
     {"_kinds"},
@@ -24,11 +24,13 @@ LAYERS: tuple[set[str], ...] = (
     {"_options"},
     {"settings"},
     {"_hosts", "_budget", "_requests"},
+    {"_deadline_api"},
     {"_deadlines"},
     {"_loop_deadlines"},
     {"_breaker", "_termination"},
     {"_interrupts", "_responses", "observers"},
     {"_greenlets", "_pool_threads", "_slow", "_wsgi_bodies", "_wsgi_exchange", "_asgi_exchange"},
+    {"_asgi_deadline"},
     {"_wsgi_timeout", "_asgi_timeout"},
     {"wsgi", "asgi"},
     {"django", "flask", "integrations"},
@@ -36,7 +38,7 @@ LAYERS: tuple[set[str], ...] = (
     {"__main__"},
 )
 # The root is for users: it hands on names, and only the programs on top may import it.
-ROOT_MAY_IMPORT = {"errors", "settings"}
+ROOT_MAY_IMPORT = {"_deadline_api", "errors", "settings"}
 MAY_IMPORT_ROOT = {"cli", "demo", "__main__"}
 
 # Tighter than the layers.

@@ -98,6 +98,7 @@ def test_defaults_of_the_timeout():
         "observers": ("log",),
         "signal": signal.SIGURG,
         "deferral_limit": 1.0,
+        "shield_limit": 5.0,
     }
 
 

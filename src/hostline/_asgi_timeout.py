@@ -17,6 +17,7 @@ from time import monotonic
 from typing import Any, Unpack
 
 from hostline import _budget, _pool_threads, _responses, _slow, _stacks, observers
+from hostline._asgi_deadline import BendableRequest
 from hostline._asgi_exchange import (
     ASGIApp,
     Message,
@@ -30,12 +31,12 @@ from hostline._asgi_exchange import (
 )
 from hostline._breaker import GRACE, SHOTS
 from hostline._interrupts import log_unstoppable
-from hostline._loop_deadlines import NO_CONTEXT, LoopEntry, LoopLane, LoopLanes, lanes_of
-from hostline._pool_threads import LoopRequest, PoolCall
+from hostline._loop_deadlines import NO_CONTEXT, LoopLane, LoopLanes, lanes_of
+from hostline._pool_threads import PoolCall
 from hostline._requests import State, current_request, logger, reporter
 from hostline._targets import PathPrefixes
 from hostline._termination import main_frame, terminator, warn_unless_replaced
-from hostline.errors import RequestExpiryError, RequestTimeoutError
+from hostline.errors import RequestExpiryError, RequestTimeoutError, RequestTimeoutException
 from hostline.settings import RequestTimeoutOptions, RequestTimeoutSettings
 
 _WITH_BODY = frozenset({"PATCH", "POST", "PUT"})
@@ -45,7 +46,7 @@ _READY, _COMPLETED, _TIMED_OUT = State.READY, State.COMPLETED, State.TIMED_OUT
 _answering: set[asyncio.Task[None]] = set()
 
 
-class AsgiRequest(LoopRequest):
+class AsgiRequest(BendableRequest):
     """A request between its server and its app, as ``scope["hostline.request"]``.
 
     Its claim is in ``claims`` until the response is complete or, without a
@@ -53,16 +54,10 @@ class AsgiRequest(LoopRequest):
     """
 
     guard: "RequestTimeoutMiddleware"
-    claims: dict[LoopEntry, bool]
-    task: asyncio.Task[Any] | None = None
-    filed: float | None = None
     timer: asyncio.TimerHandle | None = None
     answer: asyncio.Task[None] | None = None
-    response_started = False
-    is_stream = False
     #: How often its task has been cancelled by us.
     cancels = 0
-    _insistence: asyncio.TimerHandle | None = None
     _upload_left: float | None = None  # None: nobody has asked for the body yet
     _upload_complete = False
 
@@ -153,27 +148,35 @@ class AsgiRequest(LoopRequest):
     async def _receive_upload(self, upload_left: float) -> Message:
         """Wait for the client on its own time: the service clock stands still."""
         began = monotonic()
-        service_left = self.deadline - began
+        self.service_deadline = self.deadline
         self.lanes.move(self, began + upload_left)
         try:
             message = await self._server_receive()
         finally:
             now = monotonic()
             self._upload_left = upload_left - (now - began)
+            self.paused += now - began
+            service_deadline, self.service_deadline = self.service_deadline or inf, None
             if self.ended is None and not self.is_stream:
-                self.lanes.move(self, now + service_left)
+                self.lanes.move(self, service_deadline + (now - began))
         self._upload_complete = not message.get("more_body", False)
         return message
 
     def expire(self) -> None:
         """Time it out. Called by the loop's timer, which has won the claim."""
-        self.trace = self._current_trace()
+        self.time_out(self.current_trace())
+        if self.guard.breaks:
+            self.break_off()
+            self.answer_at_once()
+
+    def time_out(self, trace: _stacks.Trace) -> None:
+        self.trace = trace
         self.move_to(_TIMED_OUT)
         self.term = terminator.count(self.guard.settings.term_on_timeout)
         reporter.submit(self._tell_timeout)
-        if not self.guard.breaks:
-            return
-        self.break_off()
+
+    def answer_at_once(self) -> None:
+        """Answer for the app, which may take its time to come to its end."""
         if self.guard.settings.mode == "respond" and not self.response_started:
             self.answer = self.lanes.loop.create_task(self._send_answer())
             _answering.add(self.answer)
@@ -181,7 +184,11 @@ class AsgiRequest(LoopRequest):
 
     def break_off(self) -> None:
         """Have the app's code end: the threads that work for it first, then its task."""
-        if not self.break_calls():
+        if self.is_put_off():
+            return
+        has_calls = self.break_calls()
+        self.call_cancels()
+        if not has_calls:
             self.cancel()
 
     async def end_with(self, call: PoolCall) -> None:
@@ -197,12 +204,12 @@ class AsgiRequest(LoopRequest):
 
     def cancel(self) -> None:
         """Cancel its task, and see to it that this is heeded."""
-        if self.task is not None:  # else it has left
+        if self.task is not None and not self.came_back:  # else the guard would be hit
             self.cancels += 1
             self.task.cancel()
-            self._insistence = self.lanes.loop.call_later(GRACE, self._insist, context=NO_CONTEXT)
+            self.insistence = self.lanes.loop.call_later(GRACE, self.insist, context=NO_CONTEXT)
 
-    def _insist(self) -> None:
+    def insist(self) -> None:
         """The cancellation has been swallowed, or the clean-up takes its time."""
         if self.cancels < SHOTS:
             self.cancel()
@@ -213,16 +220,18 @@ class AsgiRequest(LoopRequest):
         """Say that its code has not taken notice, and where it is."""
         if terminator.count_unstoppable(self.guard.settings.term_on_timeout):
             reporter.submit(partial(terminator.ask, main_frame()))
-        reporter.submit(partial(log_unstoppable, self, self._current_trace()))
+        reporter.submit(partial(log_unstoppable, self, self.current_trace()))
 
     def count_foreign(self) -> int:
         """The app has come back: how often somebody else has cancelled its task."""
-        if self._insistence is not None:
-            self._insistence.cancel()
+        self.came_back = True
+        if self.insistence is not None:
+            self.insistence.cancel()
         assert self.task is not None  # it has not left
         for _ in range(self.cancels):
             self.task.uncancel()
         self.cancels = 0
+        self.forget_shield_end()
         return self.task.cancelling()
 
     def _tell_timeout(self) -> None:
@@ -230,7 +239,7 @@ class AsgiRequest(LoopRequest):
         if self.term:
             terminator.ask(main_frame())
 
-    def _current_trace(self) -> _stacks.Trace:
+    def current_trace(self) -> _stacks.Trace:
         """What its task waits for just now, and a thread that works for it does."""
         waits = _stacks.of_coroutine(self.task and self.task.get_coro(), _GUARD_CODE)
         return waits + self.calls_trace()
@@ -241,7 +250,7 @@ class AsgiRequest(LoopRequest):
         self.on_end = self.lanes.loop.call_later(delay, self._warn).cancel
 
     def _warn(self) -> None:
-        _slow.warn_soon(self, self._current_trace())
+        _slow.warn_soon(self, self.current_trace())
 
     async def _send_answer(self) -> None:
         offered = media_type({"headers": self._headers}, _responses.TIMEOUT_PAGES)
@@ -337,6 +346,8 @@ class RequestTimeoutMiddleware:
         try:
             await self.app(scope, request.receive, request.send)
         except BaseException as error:
+            if request.has_given_up:
+                request.give_up()  # a thread of its has, and nobody has answered yet
             if request.state is not _TIMED_OUT or not self.breaks:
                 request.complete()
                 raise
@@ -398,7 +409,9 @@ class RequestTimeoutMiddleware:
     async def _end(self, request: AsgiRequest, cancelling: int, error: BaseException | None) -> None:
         """Come back from an app that was aborted, telling our cancellation from a foreign one."""
         is_foreign = request.count_foreign() > cancelling
-        if error is not None and (is_foreign or not isinstance(error, (CancelledError, Exception))):
+        if error is not None and (
+            is_foreign or not isinstance(error, (CancelledError, Exception, RequestTimeoutException))
+        ):
             raise error
         if request.answer is None:
             raise RequestTimeoutError(service=request.service, timeout=request.timeout) from error

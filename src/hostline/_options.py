@@ -71,3 +71,4 @@ class RequestTimeoutOptions(TypedDict, total=False):
     observers: str | Observer | Sequence[str | Observer] | EllipsisType | None
     signal: int | str | EllipsisType
     deferral_limit: Seconds | EllipsisType
+    shield_limit: Seconds | EllipsisType

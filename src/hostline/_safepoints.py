@@ -57,7 +57,12 @@ _POOLS = frozenset({"django.db.backends.base.base", "urllib3.connectionpool"})
 _OURSELVES = "hostline._breaker"
 # Between two lines of a guard further in, its request would end half told. It is out of
 # there at once.
-_GUARDS = frozenset({"hostline._interrupts", "hostline._wsgi_bodies", "hostline._wsgi_timeout"})
+_GUARDS = frozenset(
+    {
+        *{"hostline._abortable", "hostline._deadline_api", "hostline._deadlines"},
+        *{"hostline._interrupts", "hostline._wsgi_bodies", "hostline._wsgi_timeout"},
+    }
+)
 _IMPORTING = "<frozen importlib._bootstrap>"
 _CONDITION_WAIT = threading.Condition.wait.__code__
 _WAITING_LINES = frozenset(

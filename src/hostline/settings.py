@@ -360,6 +360,12 @@ class RequestTimeoutSettings(_Settings):
         "How long an abort is put off while the code is where an exception would break state: importing, "
         "closing, in a lock's or a pool's bookkeeping.",
     )
+    shield_limit: float | None = _setting(
+        5,
+        SECONDS,
+        "HOSTLINE_TIMEOUT_SHIELD_LIMIT",
+        "How long behind the deadline `hostline.shield()` can put an abort off. 0: not at all.",
+    )
 
     @classmethod
     def _conflicts(cls, given: Mapping[str, Given], values: Mapping[str, object]) -> Iterator[str]:
