@@ -28,6 +28,7 @@ from timeouts import (
     Recorder,
     answer,
     entries_left,
+    environ,
     eventually,
     hello,
     in_thread,
@@ -58,9 +59,9 @@ class View:
         self.function = function
         self.result = None
 
-    def __call__(self, environ, start_response):
+    def __call__(self, environ_, start_response):
         self.result = self.function()
-        return hello(environ, start_response)
+        return hello(environ_, start_response)
 
 
 def _observers(seen):
@@ -334,7 +335,7 @@ def test_report_sets_it_too(road, seen):
 
 
 def test_a_stream_has_limits_of_its_own():
-    def app(environ, start_response):
+    def app(environ_, start_response):
         start_response("200 OK", [("Content-Type", "text/plain")])
         yield b"one"
         yield str(hostline.set_timeout(5)).encode()
@@ -441,7 +442,7 @@ def test_in_a_pool_thread(run, pool):  # noqa: F811
 def test_in_a_pool_thread_shorter(run, pool):  # noqa: F811
     def work():
         hostline.set_timeout(SHORT)
-        until(lambda: hostline.remaining() in (0, None))
+        until(lambda: hostline.current() is None or hostline.current().state is State.TIMED_OUT)
 
     assert run(ask_async(lambda: pool(work)))[1].status == 504
 
@@ -1184,3 +1185,19 @@ def test_a_pool_thread_s_work_that_begins_too_late(run, pool):  # noqa: F811
     _, client = run(ask_async(lambda: pool(work), limit=SHORT))
     assert (client.status, client.error) == (504, None)
     assert len(raised) <= 1
+
+
+# A table of paths
+
+
+@pytest.mark.parametrize(("path", "left"), (("/reports/7", 60), ("/export/7", None), ("/", LONG)))
+def test_timeouts_by_path(run, path, left):  # noqa: F811
+    table = {"/reports": 60, "/export/": 0}
+    app = View(lambda: hostline.current().timeout)
+    serve(RequestTimeoutMiddleware(app, service_timeout=LONG, timeout_for=table, observers=()), environ(path))
+    assert app.result == left
+
+    async def endpoint():
+        return hostline.current().timeout
+
+    assert run(ask_async(endpoint, limit=LONG, timeout_for=table, scope_=scope(path)))[0] == left

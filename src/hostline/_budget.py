@@ -5,7 +5,7 @@ tells. A request that waited too long is :class:`Expired`: nobody is there any m
 read the answer. Any other gets :class:`Run`, with the service timeout or, where that is
 less, what is left of the wait limit.
 
-Times are seconds. Imports: ``settings``, for types alone, and ``_kinds``.
+Times are seconds. Imports: ``settings``, for types alone, ``_kinds`` and ``_targets``.
 """
 
 import logging
@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 
 from hostline._kinds import check_seconds
+from hostline._targets import PathTable
 from hostline.settings import RequestTimeoutSettings
 
 logger = logging.getLogger("hostline")
@@ -131,19 +132,27 @@ def judges_each(settings: RequestTimeoutSettings) -> bool:
     return bool(settings.exempt_paths or settings.timeout_for or settings.warn_after)
 
 
-def service_timeout(settings: RequestTimeoutSettings, request: object) -> float | None:
-    """The service timeout of one request: what ``timeout_for`` says of it, else the setting.
+class ServiceTimeouts:
+    """The service timeout of each request: what ``timeout_for`` says of it, else the setting."""
 
-    ``timeout_for`` answers in seconds, ``None`` or ``0`` for no limit, ``...`` for the
-    default. What it raises, or an answer that is no timeout, is an error of the app's
-    configuration and raised as such (:class:`hostline.SettingsError`).
-    """
-    if settings.timeout_for is None:
-        return settings.service_timeout
-    answer = settings.timeout_for(request)
-    if answer is ...:
-        return settings.service_timeout
-    return check_seconds("the answer of timeout_for", answer)
+    def __init__(self, settings: RequestTimeoutSettings) -> None:
+        timeout_for = settings.timeout_for
+        self._default = settings.service_timeout
+        self._table = PathTable(timeout_for) if isinstance(timeout_for, tuple) else None
+        self._call = timeout_for if callable(timeout_for) else None
+        #: Whether any path makes a difference, here or to ``exempt_paths``.
+        self.needs_path = self._table is not None or bool(settings.exempt_paths)
+
+    def of(self, request: object, path: bytes) -> float | None:
+        """In seconds; None: unlimited. ``request`` is the environ or scope.
+
+        What the callable raises, or an answer that is no timeout, is an error of the app's
+        configuration and raised as such (:class:`hostline.SettingsError`).
+        """
+        if self._table is not None:
+            return self._table.find(path, self._default)
+        answer = ... if self._call is None else self._call(request)
+        return self._default if answer is ... else check_seconds("the answer of timeout_for", answer)
 
 
 def decide(

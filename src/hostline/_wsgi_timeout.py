@@ -158,6 +158,7 @@ class RequestTimeoutMiddleware:
         self._threads_met: set[int] = set()
         self._request: type[WsgiRequest] = WsgiRequest
         self._is_attended = self.observers.are_attentive
+        self._timeouts = _budget.ServiceTimeouts(settings)
         self._judges_each = _budget.judges_each(settings)
         timeout = settings.service_timeout
         self.lane: Lane | None = None if timeout is None else watchdog.lane(timeout)
@@ -261,7 +262,8 @@ class RequestTimeoutMiddleware:
     def _judge(self, environ: WSGIEnvironment, request: WsgiRequest) -> WSGIApplication | None:
         """Set how long the request may run; or what is to serve it instead."""
         settings = self.settings
-        if settings.exempt_paths and self._exempt.match(target(environ).path):
+        path = target(environ).path if self._timeouts.needs_path else b""
+        if self._exempt.match(path):
             return self.app
         wait = None
         if settings.wait_timeout is not None:
@@ -272,7 +274,7 @@ class RequestTimeoutMiddleware:
             has_body=_budget.announces_body(
                 environ.get("CONTENT_LENGTH"), environ.get("HTTP_TRANSFER_ENCODING")
             ),
-            service_timeout=_budget.service_timeout(settings, environ),
+            service_timeout=self._timeouts.of(environ, path),
         )
         request.wait, request.timeout = verdict.wait, verdict.timeout
         if isinstance(verdict, _budget.Expired):

@@ -37,6 +37,7 @@ from hostline._kinds import (
     SIGNAL,
     SWITCH,
     SWITCH_OR_NONE,
+    TIMEOUT_FOR,
     one_of,
 )
 from hostline._options import (
@@ -309,12 +310,15 @@ class RequestTimeoutSettings(_Settings):
         "HOSTLINE_TIMEOUT_MODE",
         "`respond`: answer 504 or 503; `raise`: raise an error to what wraps us; `report`: only observe.",
     )
-    timeout_for: Callable[[object], Seconds | EllipsisType] | None = _setting(
-        None,
-        CALLABLE,
-        None,
-        "Gives the service timeout of one request, from its environ or scope: seconds, 0 or None "
-        "for no limit, `...` for `service_timeout`.",
+    timeout_for: Callable[[object], Seconds | EllipsisType] | tuple[tuple[str, float | None], ...] | None = (
+        _setting(
+            None,
+            TIMEOUT_FOR,
+            "HOSTLINE_TIMEOUT_FOR",
+            "The service timeouts of some requests: a dict of what their paths begin with and seconds, 0 or "
+            "None for no limit, where the longest path counts; or a callable that gives one from the environ "
+            "or scope, `...` for `service_timeout`.",
+        )
     )
     exempt_paths: tuple[str, ...] = _setting(
         (),
