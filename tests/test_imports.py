@@ -64,6 +64,7 @@ FOREIGN = {
     "_asgi_exchange": {"anyio", "starlette"},
     "django": {"asgiref", "django"},
     "flask": {"flask"},
+    "integrations": {"django", "httpx", "httpx2", "requests", "sqlalchemy"},
     "demo": {"fastapi", "flask", "gunicorn", "starlette", "uvicorn", "werkzeug"},
 }
 

@@ -28,17 +28,22 @@ logger = logging.getLogger("hostline")
 
 Cancel = Callable[[], object]
 
+#: How long a block has to end by its cancelling, before its thread is shot at all the same.
+#: An asynchronous exception may arrive where the block is being left, and would tear that.
+_CANCEL_GRACE = 0.03
+
 
 class Block:
     """One run of a block whose work can be cancelled by calling ``cancel``."""
 
-    __slots__ = ("_cancel", "_done", "_is_done", "is_of_loop")
+    __slots__ = ("_cancel", "_done", "_is_done", "is_left", "is_of_loop")
 
     def __init__(self, cancel: Cancel, *, is_of_loop: bool) -> None:
         self._cancel = cancel
         self._done = native_lock()
         self._done.acquire()
         self._is_done = False
+        self.is_left = False
         #: Whether it runs in an event loop's thread, whose objects no other may touch.
         self.is_of_loop = is_of_loop
 
@@ -73,8 +78,9 @@ class Abortable:
     #: The shields that its code is in.
     shields: dict[object, bool] | None = None
     blocks: dict[Block, bool] | None = None
-    #: Whether the deadline has begun to cancel what blocks have ordered.
+    #: Whether the deadline has begun to cancel what blocks have ordered; which, and since when.
     is_cancelling = False
+    _cancelled: tuple[list[Block], float] | None = None
 
     @property
     def is_breakable(self) -> bool:
@@ -128,6 +134,7 @@ class Abortable:
 
     def leave_block(self, block: Block, error: BaseException | None) -> None:
         """When this returns, its callable is not running, and will not be called any more."""
+        block.is_left = True
         if self.blocks is None or not self.blocks.pop(block, False):
             block.wait()
             self.end_here()  # rather than by the error that a cancelled query is to its driver
@@ -156,7 +163,15 @@ class Abortable:
         blocks = self.blocks or {}
         due = [block for block in list(blocks) if blocks.pop(block, False)]
         if due:
+            self._cancelled = due, monotonic()
             self.cancel_each(due)
+
+    def is_being_cancelled(self) -> bool:
+        """Whether a block is about to end by its cancelling, and will raise the abort itself."""
+        if self._cancelled is None:
+            return False
+        blocks, since = self._cancelled
+        return monotonic() < since + _CANCEL_GRACE and not all(block.is_left for block in blocks)
 
     def cancel_each(self, blocks: list[Block]) -> None:
         """Call them, where what takes its time holds up no other request."""

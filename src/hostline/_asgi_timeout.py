@@ -186,9 +186,8 @@ class AsgiRequest(BendableRequest):
         """Have the app's code end: the threads that work for it first, then its task."""
         if self.is_put_off():
             return
-        has_calls = self.break_calls()
         self.call_cancels()
-        if not has_calls:
+        if not self.break_calls():
             self.cancel()
 
     async def end_with(self, call: PoolCall) -> None:

@@ -155,6 +155,7 @@ class Breaker:
 
     def expire(self) -> None:
         """Take the next step, and plan the one after."""
+        self.request.owner.call_cancels()
         with firing.lock:
             is_over = not self.request.is_armed
             now = monotonic()
@@ -164,9 +165,7 @@ class Breaker:
                 watchdog.at(self, self.deadline)
         if is_over:
             self.let_go()
-            return
-        self.request.owner.call_cancels()  # behind the shot, which is to be what the code sees first
-        if delay is None and not self._is_hopeless:
+        elif delay is None and not self._is_hopeless:
             self.request.tell_unstoppable(sys._current_frames().get(self.request.thread_id))
 
     def _step(self, now: float) -> float | None:
@@ -207,7 +206,7 @@ class Breaker:
 
     def _may_inject(self, frame: FrameType, now: float) -> bool:
         """Whether to have an exception raised where this thread goes from here."""
-        if self.request.owner.is_held_back():
+        if self.request.owner.is_held_back() or self.request.owner.is_being_cancelled():
             return False
         stands_still = self._stands_still(frame, _cpu_time(self.request.thread_id), 0.0)
         # The exception is raised when the call returns: where that is a bare acquire(), the
