@@ -10,11 +10,13 @@ Times are seconds. Imports: ``settings``, for types alone, ``_kinds`` and ``_tar
 
 import logging
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from types import EllipsisType
 
 from hostline._kinds import check_seconds
 from hostline._targets import PathTable
-from hostline.settings import RequestTimeoutSettings
+from hostline.settings import RequestTimeoutSettings, Seconds
 
 logger = logging.getLogger("hostline")
 
@@ -138,8 +140,12 @@ class ServiceTimeouts:
     def __init__(self, settings: RequestTimeoutSettings) -> None:
         timeout_for = settings.timeout_for
         self._default = settings.service_timeout
-        self._table = PathTable(timeout_for) if isinstance(timeout_for, tuple) else None
-        self._call = timeout_for if callable(timeout_for) else None
+        self._call: Callable[[object], Seconds | EllipsisType] | None = None
+        self._table: PathTable[float | None] | None = None
+        if callable(timeout_for):
+            self._call = timeout_for
+        elif timeout_for is not None:
+            self._table = PathTable(timeout_for)
         #: Whether any path makes a difference, here or to ``exempt_paths``.
         self.needs_path = self._table is not None or bool(settings.exempt_paths)
 
