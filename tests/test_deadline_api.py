@@ -16,6 +16,7 @@ from flask import Flask
 
 import hostline
 from hostline import RequestTimeoutError, RequestTimeoutException, SettingsError
+from hostline._deadlines import watchdog
 from hostline._requests import State, current_request
 from hostline.asgi import RequestTimeoutMiddleware as AsgiMiddleware
 from hostline.wsgi import RequestTimeoutMiddleware
@@ -301,6 +302,15 @@ def test_an_earlier_deadline_that_was_given_up_does_not_count(road):
         return hostline.remaining() > 1
 
     assert ask(road, view)[0] is True
+
+
+def test_deadlines_that_were_given_up_are_not_kept():
+    def view():
+        for number in range(5_000):
+            hostline.set_timeout(3600 + number)
+        return len(watchdog._heap)
+
+    assert ask(in_thread, view)[0] < 2_500
 
 
 def test_the_error_says_the_timeout_that_was_set(road):

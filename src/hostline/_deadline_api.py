@@ -60,7 +60,10 @@ def set_timeout(timeout: Seconds) -> bool:
     an ASGI request, True says that the event loop has been told. Raises
     :class:`hostline.SettingsError` for what is no number of seconds.
     """
-    seconds = check_seconds("timeout", timeout)
+    return _set_timeout(check_seconds("timeout", timeout))
+
+
+def _set_timeout(seconds: float | None) -> bool:
     request = current()
     return request is not None and request.set_timeout(seconds)
 
@@ -93,7 +96,7 @@ def _limited(function: Callable[P, R], limit: float | None) -> Callable[P, R]:
 
     @wraps(function)
     def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-        set_timeout(limit)
+        _set_timeout(limit)
         return function(*args, **kwargs)
 
     return limited
@@ -102,7 +105,7 @@ def _limited(function: Callable[P, R], limit: float | None) -> Callable[P, R]:
 def _limited_coroutine(function: Callable[P, Any], limit: float | None) -> Callable[P, Any]:
     @wraps(function)
     async def limited(*args: P.args, **kwargs: P.kwargs) -> Any:
-        set_timeout(limit)
+        _set_timeout(limit)
         return await function(*args, **kwargs)
 
     return limited

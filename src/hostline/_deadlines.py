@@ -42,6 +42,9 @@ from hostline._native import after_fork_in_child, native_lock, start_native_thre
 logger = logging.getLogger("hostline")
 
 BATCH = 256
+# Of an entry that has left, its place in the heap stays until its deadline, or until there
+# are this many places and most of them are empty.
+_HEAP_LEAST = 1_000
 # How long a watchdog may be held up before somebody looks whether it still lives.
 _PATIENCE = 1.0
 
@@ -119,6 +122,7 @@ class Watchdog:
         self._lanes: dict[float, Lane] = {}
         self._odd: Claims = {}
         self._heap: list[tuple[float, int, weakref.ref[Entry]]] = []
+        self._heap_limit = _HEAP_LEAST
         self._numbers = itertools.count()
         self._plan = inf
         self._pid = 0
@@ -147,7 +151,16 @@ class Watchdog:
         return self._odd
 
     def _push(self, entry: Entry, deadline: float) -> None:
+        """File it, and throw out what has gone, once that is the greater part. With the lock held."""
+        if len(self._heap) > self._heap_limit:
+            self._heap = [item for item in self._heap if self._counts(item[2](), item[0])]
+            heapq.heapify(self._heap)
+            self._heap_limit = _HEAP_LEAST + 2 * len(self._heap)
         heapq.heappush(self._heap, (deadline, next(self._numbers), weakref.ref(entry)))
+
+    def _counts(self, entry: Entry | None, deadline: float) -> bool:
+        """Whether what the heap says of an entry still holds."""
+        return entry is not None and entry.deadline == deadline and entry in self._odd
 
     def _rouse_by(self, deadline: float) -> None:
         if not self._plan <= deadline or self._pid != os.getpid():

@@ -224,9 +224,10 @@ def _check_timeout_for(given: Given, value: object) -> object:
 
 
 def _check_row(given: Given, row: object) -> tuple[str, float | None]:
+    wrong = given.refusal_of(row, "is no path with its seconds")
     pair = cast("tuple[object, ...]", row) if isinstance(row, tuple) else ()
     if len(pair) != 2:
-        raise given.refusal_of(cast("object", row), "is no path with its seconds")
+        raise wrong
     path, seconds = pair
     checked = _check_path(given, path)
     return checked, check_seconds(f"the {checked} of {given.name}", seconds)
