@@ -354,3 +354,33 @@ def test_asgi_logs_once_that_a_stamp_is_a_day_off(caplog):
 def test_the_longest_path_counts(path, timeout):
     table = {"/export/": 0.5, "/reports": 60, "/reports/big": 0}
     assert _budget.ServiceTimeouts(_settings(timeout_for=table)).of(None, path) == timeout
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "timeout"),
+    (
+        ("hostline-timeout", "1500", 1.5),
+        ("x-envoy-expected-rq-timeout-ms", "20000", 15),  # never longer
+        ("hostline-timeout", "0", 15),
+        ("hostline-timeout", "", 15),
+        ("hostline-timeout", "-5", 15),
+        ("hostline-timeout", "1.5", 15),
+        ("hostline-timeout", "5,6", 15),
+        ("hostline-timeout", "99999999999", 15),
+        ("grpc-timeout", "2S", 2),
+        ("grpc-timeout", "500m", 0.5),
+        ("grpc-timeout", "5000u", 0.005),
+        ("grpc-timeout", "1H", 15),
+        ("grpc-timeout", "0n", 15),
+        ("grpc-timeout", "500", 15),
+        ("grpc-timeout", "123456789m", 15),
+    ),
+)
+def test_a_caller_s_time_lowers_the_limit(name, text, timeout):
+    assert _budget.lowered(15, (name,), {name: text}.__getitem__, None) == pytest.approx(timeout)
+
+
+def test_a_caller_s_clock_runs_in_the_queue():
+    assert _budget.lowered(None, ("a", "b"), {"a": "5000", "b": "3000"}.__getitem__, 1.0) == 2
+    assert _budget.lowered(None, ("a",), {"a": "500"}.__getitem__, 1.0) == _budget._LEAST
+    assert _budget.lowered(None, (), {}.__getitem__, 1.0) is None

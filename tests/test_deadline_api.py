@@ -1211,3 +1211,21 @@ def test_timeouts_by_path(run, path, left):  # noqa: F811
         return hostline.current().timeout
 
     assert run(ask_async(endpoint, limit=LONG, timeout_for=table, scope_=scope(path)))[0] == left
+
+
+# A caller's time
+
+
+@pytest.mark.parametrize("names", ((), ("hostline-timeout",)))
+def test_a_caller_s_time_counts_where_it_is_trusted(run, names):  # noqa: F811
+    left = 2.5 if names else LONG
+    options = {"trust_timeout_header": names, "observers": (), "service_timeout": LONG}
+    app = View(lambda: hostline.current().timeout)
+    serve(RequestTimeoutMiddleware(app, **options), environ(HTTP_HOSTLINE_TIMEOUT="2500"))
+    assert app.result == left
+
+    async def endpoint():
+        return hostline.current().timeout
+
+    asked = scope(headers=[(b"hostline-timeout", b"2500")])
+    assert run(ask_async(endpoint, limit=LONG, trust_timeout_header=names, scope_=asked))[0] == left

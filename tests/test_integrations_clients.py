@@ -5,6 +5,7 @@ import pickle
 import socket
 import threading
 from contextlib import closing, contextmanager
+from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import httpx
 import httpx2
@@ -12,13 +13,14 @@ import pytest
 import requests
 
 import hostline
+from hostline._requests import State
 from hostline.integrations import _budgets
 from hostline.integrations.httpx import HEADER, AsyncDeadlineTransport, DeadlineTransport
 from hostline.integrations.requests import DeadlineAdapter
 from hostline.wsgi import RequestTimeoutMiddleware
 from loops import run  # noqa: F401 - a fixture
 from test_deadline_api import ask_async
-from timeouts import LONG, hello, in_thread, serve
+from timeouts import LONG, Recorder, hello, in_thread, serve, slow
 
 HTTPX = (httpx, httpx2)
 
@@ -199,3 +201,31 @@ def test_transports_are_closed_by_hand(library):
 )
 def test_what_a_header_says(header, seconds, text):
     assert _budgets.written(header, seconds) == text
+
+
+class Quiet(WSGIRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+def test_a_deadline_travels(get):
+    """Two services in a row: the second stops at the first one's deadline."""
+    seen = Recorder()
+    second = RequestTimeoutMiddleware(
+        slow, service_timeout=LONG, trust_timeout_header=HEADER, observers=[seen]
+    )
+    with make_server("127.0.0.1", 0, second, handler_class=Quiet) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}/"
+
+        def first(environ, start_response):
+            get(url, header=HEADER)
+            return hello(environ, start_response)
+
+        guarded = RequestTimeoutMiddleware(first, service_timeout=0.3, observers=())
+        assert in_thread(lambda: serve(guarded)).status == 504
+        thread.join()
+    assert seen.states == [State.READY, State.TIMED_OUT]
+    assert seen.events[-1].timeout <= 0.3
+    assert 0.2 < seen.events[-1].service < LONG / 2

@@ -91,6 +91,7 @@ def test_defaults_of_the_timeout():
         "warn_after": None,
         "mode": "respond",
         "timeout_for": None,
+        "trust_timeout_header": (),
         "exempt_paths": (),
         "status": 504,
         "body": None,
@@ -1054,3 +1055,22 @@ def test_wrong_timeout_for_in_a_variable(text, problem):
 def test_wrong_timeout_for(value, problem):
     with pytest.raises(SettingsError, match=re.escape(problem)):
         RequestTimeoutSettings.load({"timeout_for": value}, {})
+
+
+# The headers of callers' budgets
+
+
+def test_trust_timeout_header():
+    environ = {"HOSTLINE_TIMEOUT_TRUST_TIMEOUT_HEADER": "Hostline-Timeout, grpc-timeout"}
+    settings = RequestTimeoutSettings.load({}, environ)
+    assert settings.trust_timeout_header == ("hostline-timeout", "grpc-timeout")
+    alone = RequestTimeoutSettings.load({"trust_timeout_header": "X-Timeout"}, {})
+    assert alone.trust_timeout_header == ("x-timeout",)
+
+
+@pytest.mark.parametrize("value", (5, "", "a b", "a:", True))
+def test_wrong_trust_timeout_header(value):
+    with pytest.raises(
+        SettingsError, match=r"trust_timeout_header.* is no name of a header\. Write the names"
+    ):
+        RequestTimeoutSettings.load({"trust_timeout_header": value}, {})

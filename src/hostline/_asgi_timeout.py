@@ -386,7 +386,12 @@ class RequestTimeoutMiddleware:
             settings,
             wait=wait,
             has_body=wait is not None and request.has_body,
-            service_timeout=self._timeouts.of(scope, path),
+            service_timeout=_budget.lowered(
+                self._timeouts.of(scope, path),
+                settings.trust_timeout_header,
+                lambda name: request._header(name.encode()),
+                wait,
+            ),
         )
         request.wait, request.timeout = verdict.wait, verdict.timeout
         if isinstance(verdict, _budget.Expired):

@@ -12,6 +12,7 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from types import EllipsisType
 
 from hostline._kinds import check_seconds
@@ -25,6 +26,13 @@ logger = logging.getLogger("hostline")
 _PLAUSIBLE = 86_400.0
 
 _STAMP = re.compile(r"(?:t=)?([0-9]{1,20})(\.[0-9]{1,20})?", re.ASCII)
+
+# gRPC's timeouts (its protocol over HTTP/2, "Requests"): at most eight digits, and the unit.
+_GRPC_TIMEOUT = re.compile(r"([0-9]{1,8})([HMSmun])", re.ASCII)
+_GRPC_UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+_MILLISECONDS_TIMEOUT = re.compile(r"[0-9]{1,10}", re.ASCII)
+# What is left for a caller that has waited for all of its time already.
+_LEAST = 0.001
 
 # How many digits a Unix time in milliseconds has.
 _MILLISECONDS = 13
@@ -131,7 +139,9 @@ def announces_body(content_length: str | None, transfer_encoding: str | None) ->
 
 def judges_each(settings: RequestTimeoutSettings) -> bool:
     """Whether there is something to be decided for each single request, whatever its headers."""
-    return bool(settings.exempt_paths or settings.timeout_for or settings.warn_after)
+    return bool(
+        settings.exempt_paths or settings.timeout_for or settings.warn_after or settings.trust_timeout_header
+    )
 
 
 class ServiceTimeouts:
@@ -159,6 +169,26 @@ class ServiceTimeouts:
             return self._table.find(path, self._default)
         answer = ... if self._call is None else self._call(request)
         return self._default if answer is ... else check_seconds("the answer of timeout_for", answer)
+
+
+def read_timeout(name: str, text: str) -> float | None:
+    """How long a caller says that it waits; None where it says nothing that counts."""
+    if name == "grpc-timeout":
+        match = _GRPC_TIMEOUT.fullmatch(text)
+        return None if match is None else int(match[1]) * _GRPC_UNITS[match[2]] or None
+    match = _MILLISECONDS_TIMEOUT.fullmatch(text)
+    return None if match is None else int(match[0]) / 1000 or None  # Envoy's 0: no limit
+
+
+def lowered(
+    timeout: float | None, names: tuple[str, ...], header: Callable[[str], str], wait: float | None
+) -> float | None:
+    """A service timeout that is no longer than its caller waits, whose clock ran in the queue too."""
+    for name in names:
+        asked = read_timeout(name, header(name))
+        if asked is not None:
+            timeout = min(inf if timeout is None else timeout, max(_LEAST, asked - (wait or 0.0)))
+    return timeout
 
 
 def decide(

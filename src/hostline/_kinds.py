@@ -209,6 +209,16 @@ def _check_paths(given: Given, value: object) -> tuple[str, ...]:
     return check_each(_check_path, given, value)
 
 
+def _check_header_name(given: Given, item: object) -> str:
+    if not isinstance(item, str) or re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", item) is None:
+        raise given.refusal_of(item, "is no name of a header")
+    return item.lower()
+
+
+def _check_header_names(given: Given, value: object) -> tuple[str, ...]:
+    return check_each(_check_header_name, given, value)
+
+
 def _check_timeout_for(given: Given, value: object) -> object:
     """A callable as it is, a table as its rows: so they are one value, and cannot change."""
     if isinstance(value, Mapping):
@@ -284,6 +294,13 @@ BODY = Kind(
     can_be_off=True,
 )
 CALLABLE = Kind(_check_callable, "a function, or None")
+HEADER_NAMES = Kind(
+    _check_header_names,
+    "the names of headers, such as ['hostline-timeout', 'grpc-timeout'], or None",
+    "the names of headers, such as hostline-timeout,grpc-timeout",
+    read_list,
+    can_be_off=True,
+)
 TIMEOUT_FOR = Kind(
     _check_timeout_for,
     "a function, a dict of paths and seconds such as {'/reports': 60, '/export/': None}, or None",

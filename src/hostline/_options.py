@@ -65,6 +65,7 @@ class RequestTimeoutOptions(TypedDict, total=False):
     mode: Mode | EllipsisType
     timeout_for: _TimeoutFor | Mapping[str, Seconds] | EllipsisType | None
     exempt_paths: str | Sequence[str] | AbstractSet[str] | EllipsisType | None
+    trust_timeout_header: str | Sequence[str] | AbstractSet[str] | EllipsisType | None
     status: int | EllipsisType
     body: _Body | EllipsisType | None
     content_type: str | EllipsisType | None

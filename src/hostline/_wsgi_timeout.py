@@ -274,7 +274,12 @@ class RequestTimeoutMiddleware:
             has_body=_budget.announces_body(
                 environ.get("CONTENT_LENGTH"), environ.get("HTTP_TRANSFER_ENCODING")
             ),
-            service_timeout=self._timeouts.of(environ, path),
+            service_timeout=_budget.lowered(
+                self._timeouts.of(environ, path),
+                settings.trust_timeout_header,
+                lambda name: environ.get("HTTP_" + name.upper().replace("-", "_"), ""),
+                wait,
+            ),
         )
         request.wait, request.timeout = verdict.wait, verdict.timeout
         if isinstance(verdict, _budget.Expired):

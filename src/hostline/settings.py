@@ -30,6 +30,7 @@ from hostline._kinds import (
     COUNT,
     ERROR_STATUS,
     HEADER,
+    HEADER_NAMES,
     OBSERVERS,
     PATHS,
     REDIRECT_STATUS,
@@ -319,6 +320,14 @@ class RequestTimeoutSettings(_Settings):
             "None for no limit, where the longest path counts; or a callable that gives one from the environ "
             "or scope, `...` for `service_timeout`.",
         )
+    )
+    trust_timeout_header: tuple[str, ...] = _setting(
+        (),
+        HEADER_NAMES,
+        "HOSTLINE_TIMEOUT_TRUST_TIMEOUT_HEADER",
+        "Headers in which callers say how long they wait, and which lower a request's limit: "
+        "`hostline-timeout`, `x-envoy-expected-rq-timeout-ms` (milliseconds), `grpc-timeout`. Only where "
+        "your own services call this one.",
     )
     exempt_paths: tuple[str, ...] = _setting(
         (),
