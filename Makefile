@@ -47,6 +47,10 @@ test-matrix: $(VENV)/.with-test,servers ## the whole matrix of servers and block
 wsgi-table: $(VENV)/.with-test,servers ## what an abort does on each WSGI server (minutes)
 	$(BIN)/python tests/servers/wsgi_table.py
 
+.PHONY: asgi-table
+asgi-table: $(VENV)/.with-test,servers ## what an abort does on each ASGI server (minutes)
+	$(BIN)/python tests/servers/asgi_table.py
+
 .PHONY: test-others
 test-others: $(VENV)/.with-test,servers ## `make test` on every other supported CPython that is there
 	@own=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \

@@ -470,7 +470,7 @@ def test_a_thread_that_outlives_its_loop_is_told():
     asyncio.run(main())
     request = contexts[0].run(current_request.get)
     request.ended = None  # as if it were still running
-    assert contexts[0].run(hostline.set_timeout, 5) is False
+    assert in_thread(lambda: contexts[0].run(hostline.set_timeout, 5)) is False
 
 
 def test_uploads_do_not_count(run):  # noqa: F811

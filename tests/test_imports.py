@@ -16,7 +16,7 @@ PACKAGE = Path(hostline.__file__).parent
 # A package stands for all of its modules, which may import each other.
 LAYERS: tuple[set[str], ...] = (
     {"errors", "_authority", "_calls", "_native", "_obstacles", "_stacks", "_targets"},
-    {"_abortable", "_points", "_unblocking"},
+    {"_abortable", "_points", "_unblocking", "_wait_probe"},
     {"_safepoints"},
     {"_environment"},
     {"_kinds"},
@@ -29,8 +29,18 @@ LAYERS: tuple[set[str], ...] = (
     {"_loop_deadlines"},
     {"_breaker", "_termination"},
     {"_interrupts", "_responses", "observers"},
-    {"_greenlets", "_pool_threads", "_slow", "_wsgi_bodies", "_wsgi_exchange", "_asgi_exchange"},
-    {"_asgi_deadline"},
+    {
+        "_blocked_loops",
+        "_greenlets",
+        "_pool_threads",
+        "_slow",
+        "_wsgi_bodies",
+        "_wsgi_exchange",
+        "_asgi_exchange",
+    },
+    {"_asgi_cuts", "_asgi_deadline"},
+    {"_asgi_request"},
+    {"_asyncio_request", "_trio_request"},
     {"_wsgi_timeout", "_asgi_timeout"},
     {"wsgi", "asgi"},
     {"django", "flask", "integrations"},
@@ -41,25 +51,28 @@ LAYERS: tuple[set[str], ...] = (
 ROOT_MAY_IMPORT = {"_deadline_api", "errors", "settings"}
 MAY_IMPORT_ROOT = {"cli", "demo", "__main__"}
 
+OF_WSGI = {"wsgi", "_wsgi_bodies", "_wsgi_exchange", "_wsgi_timeout"}
+OF_ASGI = {
+    *{"asgi", "_asgi_cuts", "_asgi_deadline", "_asgi_exchange", "_asgi_request", "_asgi_timeout"},
+    *{"_asyncio_request", "_trio_request"},
+}
+
 # Tighter than the layers.
 NEVER = {
     "_deadlines": set(chain(*LAYERS)) - {"_native"},  # it knows deadlines, not what they are for
-    "wsgi": {"_asgi_exchange", "_asgi_timeout"},
-    "asgi": {"_wsgi_bodies", "_wsgi_exchange", "_wsgi_timeout"},
-    "_asgi_timeout": {"_wsgi_bodies", "_wsgi_exchange"},
-    "_wsgi_timeout": {"_asgi_exchange"},
+    **dict.fromkeys(OF_WSGI, OF_ASGI),
+    **dict.fromkeys(OF_ASGI, OF_WSGI),
     # Django alone: neither Werkzeug nor Starlette may be needed.
-    "django": {
-        *{"wsgi", "_wsgi_bodies", "_wsgi_exchange", "_wsgi_timeout"},
-        *{"asgi", "_asgi_exchange", "_asgi_timeout"},
-    },
+    "django": OF_WSGI | OF_ASGI,
 }
 
 # Beyond the standard library. A package that is not named here may import nothing foreign.
 FOREIGN = {
+    "_asgi_deadline": {"anyio"},
     "_authority": {"idna"},
     "_greenlets": {"gevent"},
     "_pool_threads": {"anyio"},
+    "_trio_request": {"anyio"},
     "_wsgi_exchange": {"werkzeug"},
     "_asgi_exchange": {"anyio", "starlette"},
     "django": {"asgiref", "django"},

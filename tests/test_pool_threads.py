@@ -19,8 +19,10 @@ from starlette.routing import Route
 from hostline import RequestTimeoutException, _breaker
 from hostline._requests import State, current_request
 from hostline.asgi import RequestTimeoutMiddleware
-from timeouts import LONG, SHORT, Client, Recorder, answer, eventually, linger, scope
+from timeouts import LONG, Client, Recorder, answer, eventually, linger, scope
 
+# Long enough for a thread to begin in, whatever else the machine does.
+LIMIT = 0.1
 READY_AND_TIMED_OUT = [State.READY, State.TIMED_OUT]
 READY_AND_COMPLETED = [State.READY, State.COMPLETED]
 
@@ -32,7 +34,7 @@ def seen():
 
 @pytest.fixture
 def short(seen):
-    return partial(RequestTimeoutMiddleware, service_timeout=SHORT, observers=[seen])
+    return partial(RequestTimeoutMiddleware, service_timeout=LIMIT, observers=[seen])
 
 
 @pytest.fixture
@@ -247,7 +249,7 @@ def test_a_background_task_is_not_broken(run, short, seen, enter):
 
     async def app(scope, receive, send):
         await answer(send, b"hello")
-        told.append(await enter(lambda: time.sleep(2 * SHORT)))
+        told.append(await enter(lambda: time.sleep(2 * LIMIT)))
 
     assert run(Client().ask(short(app), scope())).body == b"hello"
     assert told == [None]
@@ -260,7 +262,7 @@ def test_only_reported(run, seen, enter):
         return b"late"
 
     guard = RequestTimeoutMiddleware(
-        endpoint(enter, code), service_timeout=SHORT, mode="report", observers=[seen]
+        endpoint(enter, code), service_timeout=LIMIT, mode="report", observers=[seen]
     )
     assert run(Client().ask(guard, scope())).body == b"late"
     assert seen.states == READY_AND_TIMED_OUT
@@ -370,7 +372,7 @@ def test_somebody_else_s_cancellation_goes_through(run, long, seen):
 
     async def app(scope, receive, send):
         try:
-            async with asyncio.timeout(SHORT):
+            async with asyncio.timeout(LIMIT):
                 await anyio.to_thread.run_sync(leave.wait)
         except TimeoutError:
             leave.set()
@@ -387,7 +389,7 @@ def test_a_thread_that_somebody_else_gave_up_is_broken_but_not_waited_for(run, s
     work = Work(lambda: (lock.acquire(), linger()))
 
     async def app(scope, receive, send):
-        with anyio.move_on_after(SHORT / 3):
+        with anyio.move_on_after(LIMIT / 3):
             await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
         await asyncio.sleep(20)
 

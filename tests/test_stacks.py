@@ -118,7 +118,7 @@ def _suspended(make, outermost=None):
         coroutine = make(future)
         task = asyncio.ensure_future(coroutine)
         await asyncio.sleep(0)
-        trace = _stacks.of_coroutine(task.get_coro(), outermost)
+        trace = _stacks.of_coroutine(task.get_coro(), {outermost})
         future.set_result(None)
         await task
         return trace, coroutine

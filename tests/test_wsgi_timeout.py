@@ -21,9 +21,12 @@ from hostline import (
     RequestTimeoutError,
     RequestTimeoutException,
     SettingsError,
+    _breaker,
     _interrupts,
+    _wsgi_timeout,
 )
 from hostline._requests import State, reporter
+from hostline._wait_probe import wait_probe
 from hostline.wsgi import CanonicalHostMiddleware, RequestTimeoutMiddleware, from_env
 from timeouts import (
     LONG,
@@ -1050,6 +1053,28 @@ def test_the_main_thread_s_request_is_not_hit_for_another_thread_s(seen):
 
     assert serve(RequestTimeoutMiddleware(app, service_timeout=LONG, observers=())).status == 200
     assert statuses == [504]
+
+
+def test_where_a_signal_ends_waits_it_is_sent(short, seen, monkeypatch):
+    """As on CPython 3.15; here it is a Python loop that ends, and the signal does no harm."""
+    monkeypatch.setattr(_wsgi_timeout, "_SIGNALS_MAY_END_WAITS", True)
+    monkeypatch.setattr(wait_probe, "ends_waits", True)
+    sent = []
+    monkeypatch.setattr(_breaker.signal, "pthread_kill", lambda *arguments: sent.append(arguments))
+
+    def app(environ, start_response):
+        with lock:
+            linger()
+
+    lock = threading.Lock()
+    with lock:
+        guard = short(app)
+        served = threading.Thread(target=serve, args=(guard,))
+        served.start()
+        assert eventually(lambda: sent)
+    served.join(20)
+    assert set(sent) == {(served.ident, signal.SIGURG)}
+    assert seen.states == READY_AND_TIMED_OUT
 
 
 def test_many_threads_at_once(seen):

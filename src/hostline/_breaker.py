@@ -4,7 +4,7 @@ The protocol, and why it is one, is told in ``_interrupts``; this is how a shot 
 sent again, taken back, and helped along where the thread waits in C.
 
 Imports: ``_abortable``, ``_deadlines``, ``_native``, ``_requests`` for the log, ``_safepoints``,
-``_unblocking``.
+``_unblocking``, ``_wait_probe``.
 """
 
 import ctypes
@@ -21,6 +21,7 @@ from hostline._abortable import Abortable
 from hostline._deadlines import watchdog
 from hostline._native import after_fork_in_child, native_lock
 from hostline._requests import logger
+from hostline._wait_probe import wait_probe
 from hostline.errors import RequestTimeoutException
 
 SHOTS = 2
@@ -113,6 +114,10 @@ class Target(Protocol):
 
     def is_running(self) -> bool:
         """Whether the thread runs this request just now."""
+        ...
+
+    def is_hit(self, frame: FrameType | None) -> bool:
+        """In the main thread: whether this frame is its own, and is to be broken."""
         ...
 
     def tell_unstoppable(self, frame: FrameType | None) -> None:
@@ -246,7 +251,7 @@ class Breaker:
         request = self.request
         if request.came_back or not request.is_armed or self._shots >= self._shots_due:
             return False
-        if not self._may_raise(frame, monotonic()):
+        if not self._may_raise(frame, monotonic()) or not request.is_hit(frame):
             return False
         request.shot_at = True
         self._count()
@@ -294,6 +299,7 @@ class Breaker:
         if not stands or _unblocking.unblock(frame):
             self._place = None
             return GRACE
+        main_thread.end_wait(self.request.thread_id)
         self._standstill *= 2
         return self._standstill
 
@@ -340,6 +346,11 @@ class _MainThread:
     def can_break(self, thread_id: int) -> bool:
         """Whether this is that thread and the handler is still there (mod_wsgi takes none)."""
         return thread_id == self._ident and signal.getsignal(self.signum) == self._handle
+
+    def end_wait(self, thread_id: int) -> None:
+        """Have any thread's blocking call raise what is pending, where CPython can do that."""
+        if self.signum and wait_probe.ask(self.signum):
+            signal.pthread_kill(thread_id, self.signum)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         del signum

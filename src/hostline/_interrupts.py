@@ -88,6 +88,11 @@ class ThreadCall:
             frame = frame.f_back
         return False
 
+    def is_hit(self, frame: FrameType | None) -> bool:
+        """Whether this frame is its own: it has the thread for itself."""
+        del frame
+        return True
+
     def current_trace(self) -> _stacks.Trace:
         """What its thread is doing just now."""
         return _stacks.of_thread(sys._current_frames().get(self.thread_id), self.outermost)

@@ -33,30 +33,69 @@ class LoopEntry(Expiring, Protocol):
     timer: asyncio.TimerHandle | None
 
 
+class Sentinel(Protocol):
+    """Who looks from outside whether a loop runs its timers (``_blocked_loops``)."""
+
+    #: When it looks next.
+    plan: float
+
+    def wake(self, due: float) -> None:
+        """Have it look behind this instant."""
+
+
+class Block(Protocol):
+    """What a sentinel has found to block a loop."""
+
+    found_at: float
+
+    @property
+    def culprit(self) -> object:
+        """Whose code it is; None: nobody knows."""
+        ...
+
+    def is_over(self) -> None:
+        """The loop runs again."""
+
+
 class LoopLane:
     """A lane of one asyncio loop, with one timer for all its entries."""
 
-    __slots__ = ("entries", "lanes", "timeout", "timer")
+    __slots__ = ("due", "entries", "lanes", "timeout", "timer")
 
     def __init__(self, lanes: "LoopLanes", timeout: float) -> None:
         self.lanes = lanes
         self.timeout = timeout
         self.entries: dict[LoopEntry, bool] = {}
         self.timer: asyncio.Handle | None = None
+        #: When the timer is due; infinity without one.
+        self.due = inf
 
     def start_timer(self) -> None:
         """To be called by whoever enters and finds ``timer`` None."""
-        self.timer = self.lanes.loop.call_later(self.timeout, self._fire, context=NO_CONTEXT)
+        self._start_timer(self.timeout)
+
+    def _start_timer(self, delay: float) -> None:
+        self.timer = self.lanes.loop.call_later(delay, self._fire, context=NO_CONTEXT)
+        self.due = monotonic() + delay
+        self.lanes.is_due(self.due)
+
+    def last_entered(self, before: float) -> float:
+        """When the youngest of its entries older than this has entered; minus infinity: none."""
+        for entry in reversed(self.entries):
+            entered = (entry.deadline if entry.filed is None else entry.filed) - self.timeout
+            if entered < before:
+                return entered
+        return -inf
 
     def _fire(self) -> None:
-        now = monotonic()
+        now = self.lanes.revive()
+        self.due = inf
         for entry in first(self.entries, BATCH):
             if entry.filed is not None:
                 if self.entries.pop(entry, False):
                     self.lanes.at(entry, entry.deadline)
             elif entry.deadline > now:
-                delay = max(entry.deadline - now, _TICK)
-                self.timer = self.lanes.loop.call_later(delay, self._fire, context=NO_CONTEXT)
+                self._start_timer(max(entry.deadline - now, _TICK))
                 return
             elif self.entries.pop(entry, False):  # another's expiry may have ended it
                 expire(entry)
@@ -69,10 +108,16 @@ class LoopLane:
 class LoopLanes:
     """The lanes of one asyncio loop, and the deadlines there that fit none."""
 
-    __slots__ = ("_lanes", "_odd", "loop")
+    __slots__ = ("__weakref__", "_lanes", "_odd", "alive", "block", "loop", "sentinel", "thread_id")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        self.thread_id = threading.get_ident()
+        self.sentinel: Sentinel | None = None
+        #: What keeps the loop from running. Set by the sentinel, taken by the loop.
+        self.block: Block | None = None
+        #: When the loop was last seen to run a timer of these.
+        self.alive = monotonic()
         self._lanes: dict[float, LoopLane] = {}
         self._odd: dict[LoopEntry, bool] = {}
 
@@ -109,13 +154,69 @@ class LoopLanes:
             entry.deadline = deadline
             entry.filed = filed
 
+    def is_due(self, due: float) -> None:
+        """A timer has been started: have it looked after."""
+        if self.sentinel is not None and due < self.sentinel.plan:
+            self.sentinel.wake(due)
+
+    def is_over(self) -> bool:
+        """Whether the loop will never run again. From any thread, as the next three."""
+        return self.loop.is_closed()
+
+    def is_running(self) -> bool:
+        """Whether somebody runs the loop."""
+        return self.loop.is_running()
+
+    def running(self) -> object:
+        """The task that it runs just now; None: it runs none."""
+        return asyncio.current_task(self.loop)
+
+    def coroutine(self) -> object:
+        """The outermost one of the step that is run just now."""
+        task = asyncio.current_task(self.loop)
+        return None if task is None else task.get_coro()
+
+    def due(self) -> float:
+        """When the next of the timers is due, or was. May be called from any thread."""
+        lanes = [lane.due for lane in list(self._lanes.values())]
+        return min((*lanes, *(entry.deadline for entry in list(self._odd))), default=inf)
+
+    def revive(self) -> float:
+        """The loop runs: what time it is. Called by the timers, and by who has blocked it."""
+        now = monotonic()
+        if self.block is not None:
+            self._resume(self.block, now)
+        self.alive = now
+        return now
+
+    def _resume(self, block: Block, now: float) -> None:
+        """Give back what a blocked loop has cost all but the one who has blocked it.
+
+        As much as it can have been: since the last sign of life before it was found, that
+        somebody entered.
+        """
+        self.block = None
+        block.is_over()
+        lanes = list(self._lanes.values())
+        signs = [lane.last_entered(block.found_at) for lane in lanes]
+        lost = now - max((self.alive, *signs))
+        for claims in (self._odd, *(lane.entries for lane in lanes)):
+            for entry in list(claims):
+                if entry is not block.culprit and entry.deadline < inf and claims.pop(entry, False):
+                    self.at(entry, entry.deadline + lost)
+
     def _start_timer(self, entry: LoopEntry) -> None:
         delay = max(entry.deadline - monotonic(), _TICK)
         entry.timer = self.loop.call_later(delay, self._fire, entry, context=NO_CONTEXT)
+        self.is_due(entry.deadline)
 
     def _fire(self, entry: LoopEntry) -> None:
+        fired = entry.timer
+        now = self.revive()
+        if entry.timer is not fired:
+            return  # it has been given another
         entry.timer = None
-        if entry.deadline > monotonic():  # uvloop's clock has ticks of a millisecond
+        if entry.deadline > now:  # uvloop's clock has ticks of a millisecond
             self._start_timer(entry)
         elif self._odd.pop(entry, False):
             expire(entry)

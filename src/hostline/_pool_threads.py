@@ -78,10 +78,8 @@ class LoopRequest(RequestDetails):
         calls = self.calls
         if not calls:
             return False
-        self.broken_calls = {call for call in list(calls) if calls.pop(call, False)}
-        for call in self.broken_calls:
-            call.break_soon()
-        self.broken_calls = {call for call in self.broken_calls if call.is_awaited}
+        due = [call for call in list(calls) if calls.pop(call, False)]
+        self.broken_calls = {call for call in due if call.break_soon() and call.is_awaited}
         return bool(self.broken_calls)
 
     def calls_trace(self) -> _stacks.Trace:
@@ -126,11 +124,27 @@ class PoolCall(ThreadCall):
         if not self.thread_id:
             self._calls.pop(self, False)
 
-    def break_soon(self) -> None:
-        """Have the watchdog fire at its thread, if it has begun: else it will look itself."""
-        if self.thread_id and _obstacle() is None:
+    def break_soon(self) -> bool:
+        """Have the watchdog fire at its thread; False: that is left to who cancels the task."""
+        if not self.thread_id:
+            return True  # it has not begun, and will look itself
+        if self._waits_for_the_loop():
+            return False
+        if _obstacle() is None:
             breaker = self.make_breaker()
             watchdog.at(breaker, breaker.deadline)
+        return True
+
+    def _waits_for_the_loop(self) -> bool:
+        """Whether it has called a coroutine by asgiref, which cancels that when the task is cancelled."""
+        asgiref = sys.modules.get("asgiref.sync")
+        call_back = None if asgiref is None else asgiref.AsyncToSync.__call__.__code__
+        frame = sys._current_frames().get(self.thread_id)
+        while frame is not None and frame.f_code is not call_back:
+            if frame.f_code in self.outermost and frame.f_locals.get("request") is self:
+                return False  # another may be further out: calls are nested in one thread
+            frame = frame.f_back
+        return frame is not None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """In the pool's thread."""

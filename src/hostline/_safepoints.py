@@ -58,10 +58,21 @@ _OURSELVES = "hostline._breaker"
 # Between two lines of a guard further in, its request would end half told. It is out of
 # there at once.
 _GUARDS = frozenset(
-    {
-        *{"hostline._abortable", "hostline._deadline_api", "hostline._deadlines"},
-        *{"hostline._interrupts", "hostline._wsgi_bodies", "hostline._wsgi_timeout"},
-    }
+    f"hostline.{name}"
+    for name in (
+        "_abortable",
+        "_asgi_exchange",
+        "_asgi_timeout",
+        "_blocked_loops",
+        "_deadline_api",
+        "_deadlines",
+        "_interrupts",
+        "_loop_deadlines",
+        "_pool_threads",
+        "_termination",
+        "_wsgi_bodies",
+        "_wsgi_timeout",
+    )
 )
 _IMPORTING = "<frozen importlib._bootstrap>"
 _CONDITION_WAIT = threading.Condition.wait.__code__

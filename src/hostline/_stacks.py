@@ -27,14 +27,21 @@ def of_thread(frame: FrameType | None, outermost: Container[CodeType] = ()) -> T
     return trace[_DEEPEST - 1 :: -1] if len(trace) > _DEEPEST else trace[::-1]
 
 
-def of_coroutine(awaitable: object, outermost: CodeType | None = None) -> Trace:
+def runs(frame: FrameType | None, code: CodeType | None) -> bool:
+    """Whether this stack, from its innermost frame outwards, is in this code."""
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    return frame is not None
+
+
+def of_coroutine(awaitable: object, outermost: Container[CodeType] = ()) -> Trace:
     """The chain of awaits from a suspended coroutine inwards, behind ``outermost``."""
     trace: Trace = []
     while awaitable is not None:
         frame, awaitable = _suspended(awaitable)
         if frame is None:
             break
-        if frame.f_code is outermost:
+        if frame.f_code in outermost:
             trace.clear()
         else:
             trace.append(_position(frame))

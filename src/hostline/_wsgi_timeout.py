@@ -6,6 +6,7 @@ own; or too late, the watchdog having popped the claim. ``_interrupts`` tells wh
 exception of ours outlives that ``try``.
 """
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -32,6 +33,8 @@ from hostline.settings import RequestTimeoutOptions, RequestTimeoutSettings
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
 
+# Whether it does is tried out when it matters (_wait_probe); before, it is known not to.
+_SIGNALS_MAY_END_WAITS = sys.version_info >= (3, 15)
 _NONE: Claims = {}
 _READY, _COMPLETED = State.READY, State.COMPLETED
 # Threads are met once each; their identities recur, but a server that makes one for each
@@ -160,6 +163,8 @@ class RequestTimeoutMiddleware:
         self._is_attended = self.observers.are_attentive
         self._timeouts = _budget.ServiceTimeouts(settings)
         self._judges_each = _budget.judges_each(settings)
+        if _SIGNALS_MAY_END_WAITS and self.breaks and threading.current_thread() is threading.main_thread():
+            main_thread.prepare(settings.signal)  # the worker threads cannot
         timeout = settings.service_timeout
         self.lane: Lane | None = None if timeout is None else watchdog.lane(timeout)
 

@@ -8,7 +8,7 @@ from launch import Server
 from peers import SilentPeers
 from postgresql import PostgreSQL
 from postgresql import missing as postgresql_missing
-from wsgi_kinds import Kind
+from server_kind import Kind
 
 Serve = Callable[..., Server]
 

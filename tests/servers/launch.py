@@ -68,7 +68,7 @@ class Server:
             raise
 
     def _start(self, command: Sequence[str], environment: Mapping[str, str]) -> bool:
-        self.port = _free_port()
+        self.port = free_port()
         with self._log.open("ab") as log:
             self.process = Popen(
                 [part.replace("{port}", str(self.port)) for part in command],
@@ -141,7 +141,8 @@ class Server:
         self.process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nobody listened on a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

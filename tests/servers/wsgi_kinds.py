@@ -1,31 +1,26 @@
 """The WSGI servers under test: how each is started, and in what it runs the app."""
 
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from importlib.util import find_spec
+from dataclasses import dataclass
 
-from launch import Server, program
+import server_kind
+from launch import program
+from server_kind import module
 
 #: The app that all of them serve.
 APP = "wsgi_app:app"
 
 
 @dataclass(frozen=True, eq=False)
-class Kind:
-    """A server with the options that decide in what it runs the app."""
+class Kind(server_kind.Kind):
+    """A WSGI server."""
 
-    name: str
-    package: str  # the distribution
-    command: tuple[str, ...]
     #: "main" and "thread": in the process's main thread, in another; "mixed": in either.
     runs_in: str
     keeps_alive: bool = True
     #: Whether a client can tell that a body of no declared length has been cut.
     shows_cut: bool = True
     has_write: bool = True
-    environment: Mapping[str, str] = field(default_factory=dict)
-    requires: tuple[str, ...] = ()  # further modules
 
     @property
     def missing(self) -> str:
@@ -36,22 +31,11 @@ class Kind:
                 if program("uwsgi")
                 else "uWSGI is not there: it has to be compiled (extra servers-compiled)"
             )
-        lacking = [name for name in (self.command[2], *self.requires) if find_spec(name) is None]
-        return f"not installed: {', '.join(lacking)} (extra servers)" if lacking else ""
-
-    def start(self, *options: str, **environment: str) -> Server:
-        """Start one; the options and variables are added to those that it always has."""
-        return Server((*self.command, *options), {**self.environment, **environment})
-
-
-def _module(name: str, *options: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", name, *options)
+        return super().missing
 
 
 # control_socket_disable: two gunicorns would quarrel about one socket in the home directory.
-_GUNICORN = _module(
-    "gunicorn", "--config=python:wsgi_gunicorn_conf", "--bind=127.0.0.1:{port}", "--workers=1", APP
-)
+_GUNICORN = module("gunicorn", "--config=python:gunicorn_conf", "--bind=127.0.0.1:{port}", "--workers=1", APP)
 _UWSGI = (
     program("uwsgi") or "uwsgi",
     "--http-socket=127.0.0.1:{port}",
@@ -60,9 +44,9 @@ _UWSGI = (
     "--need-app",
     "--die-on-term",
 )
-_DJANGO = _module("django", "runserver", "--noreload", "127.0.0.1:{port}")
+_DJANGO = module("django", "runserver", "--noreload", "127.0.0.1:{port}")
 _DJANGO_SETTINGS = {"DJANGO_SETTINGS_MODULE": "wsgi_django_settings"}
-_FLASK = _module("flask", "--app=wsgi_flask_site:site", "run", "--host=127.0.0.1", "--port={port}")
+_FLASK = module("flask", "--app=wsgi_flask_site:site", "run", "--host=127.0.0.1", "--port={port}")
 
 GUNICORN_SYNC = Kind("gunicorn sync", "gunicorn", _GUNICORN, "main", keeps_alive=False)
 GUNICORN_GTHREAD = Kind(
@@ -80,16 +64,16 @@ UWSGI_THREADS = Kind(
     keeps_alive=False,
     shows_cut=False,
 )
-WAITRESS = Kind("waitress", "waitress", _module("waitress", "--listen=127.0.0.1:{port}", APP), "thread")
+WAITRESS = Kind("waitress", "waitress", module("waitress", "--listen=127.0.0.1:{port}", APP), "thread")
 GRANIAN = Kind(
     "granian (wsgi)",
     "granian",
-    _module("granian", "--interface=wsgi", "--host=127.0.0.1", "--port={port}", "--blocking-threads=4", APP),
+    module("granian", "--interface=wsgi", "--host=127.0.0.1", "--port={port}", "--blocking-threads=4", APP),
     "thread",
     shows_cut=False,
     has_write=False,
 )
-CHEROOT = Kind("cheroot", "cheroot", _module("cheroot", "--bind=127.0.0.1:{port}", APP), "thread")
+CHEROOT = Kind("cheroot", "cheroot", module("cheroot", "--bind=127.0.0.1:{port}", APP), "thread")
 FLASK = Kind("Flask's, threaded", "Flask", (*_FLASK, "--with-threads"), "thread", keeps_alive=False)
 FLASK_NO_THREADS = Kind(
     "Flask's, not threaded",

@@ -6,29 +6,19 @@ Ends with status 1 if a request was not answered by 504, or a thread was lost.
 """
 
 import json
-import os
-import platform
 import statistics
-import subprocess
 import sys
-import tempfile
-import time
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-import postgresql
 from blocking import CALLS
 from client import Connection
 from launch import Server, until
-from peers import SilentPeers
+from table import LIMIT, Plan, line, plan_of, print_head, surroundings
 from wsgi_kinds import ALL, Kind
 
-LIMIT = 0.3
 _SERVES_ON, _LOST = "serves on", "**lost**"
 #: So near to the call's end, and it was that which ended it.
 _NEAR = 0.1
@@ -76,17 +66,6 @@ class Cell:
         return f"_{self.late * 1000:.0f} ms_" if self.has_returned else f"{self.late * 1000:.0f} ms"
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How thoroughly to measure."""
-
-    seconds: float  # that a call lasts
-    tries: int
-
-
-THOROUGH, SHORT = Plan(2.0, 5), Plan(1.0, 1)
-
-
 def measure(server: Server, call: str, seconds: float) -> Cell:
     """Have one request stuck, and see what becomes of it."""
     request_id = uuid.uuid4().hex
@@ -130,21 +109,6 @@ def median(server: Server, call: str, plan: Plan) -> Cell:
     return replace(next((cell for cell in cells if cell.thread == _LOST), cells[-1]), late=late)
 
 
-@contextmanager
-def surroundings() -> Iterator[dict[str, str]]:
-    """What the requests get stuck in, as environment variables."""
-    with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
-        peers = SilentPeers(Path(folder))
-        stack.callback(peers.close)
-        environment = {"HOSTLINE_SERVICE_TIMEOUT": str(LIMIT), **peers.environment}
-        if not postgresql.missing():
-            database = postgresql.PostgreSQL()
-            stack.callback(database.stop)
-            environment["POSTGRESQL"] = database.address
-        yield environment
-
-
 def row(kind: Kind, environment: Mapping[str, str], plan: Plan) -> dict[str, Cell]:
     """One server with every call."""
     cells: dict[str, Cell] = {}
@@ -168,43 +132,18 @@ def _render(kind: Kind, cells: Mapping[str, Cell]) -> str:
     told = [str(cells[call]) if call in cells else "" for call in _HEADINGS]
     connections = {cell.connection for cell in cells.values()}
     threads = {cell.thread for cell in cells.values()}
-    return _line(kind.name, *told, " or ".join(sorted(connections)), " or ".join(sorted(threads)))
-
-
-def _line(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _versions() -> Iterator[str]:
-    yield f"CPython {platform.python_version()}"
-    for package in _PACKAGES:
-        try:
-            yield f"{package} {version(package)}"
-        except PackageNotFoundError:
-            pass
-    if not postgresql.missing():
-        told = subprocess.run(
-            ["psql", "--version"], capture_output=True, text=True, check=False
-        ).stdout.split()
-        yield f"PostgreSQL {told[2]}" if len(told) > 2 else "PostgreSQL"
+    return line(kind.name, *told, " or ".join(sorted(connections)), " or ".join(sorted(threads)))
 
 
 def main(arguments: list[str]) -> int:
     """Print the table, a line as soon as it is measured."""
-    plan = SHORT if "--short" in arguments else THOROUGH
-    print(
-        f"{time.strftime('%Y-%m-%d')}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores, ",
-        end="",
-    )
-    print(f"load {os.getloadavg()[0]:.1f}. {', '.join(_versions())}.")
-    print(f"Limit {LIMIT * 1000:.0f} ms; each call lasts {plan.seconds:g} s; median of {plan.tries}.\n")
-    print(_line("server", *_HEADINGS.values(), "connection", "thread"))
-    print(_line(*["---"] * (len(_HEADINGS) + 3)), flush=True)
+    plan = plan_of(arguments)
+    print_head(plan, _PACKAGES, "server", *_HEADINGS.values(), "connection", "thread")
     seen: list[Cell] = []
     with surroundings() as environment:
         for kind in ALL:
             if kind.missing:
-                print(_line(kind.name, kind.missing, *[""] * (len(_HEADINGS) + 1)), flush=True)
+                print(line(kind.name, kind.missing, *[""] * (len(_HEADINGS) + 1)), flush=True)
                 continue
             cells = row(kind, environment, plan)
             seen += cells.values()

@@ -1,0 +1,235 @@
+"""A request between its ASGI server and its app: what is sent, what is asked for, how it ends.
+
+The same on every loop. ``_asyncio_request`` and ``_trio_request`` tell how its task is
+ended there and how the answer gets out while that takes its time.
+
+Everything here runs in the loop's thread, so whatever does not ``await`` is one step, and
+needs no lock.
+"""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from math import inf
+from time import monotonic
+from types import CodeType, FrameType
+from typing import Any, Protocol
+
+from hostline import _asgi_cuts, _budget, _responses, _stacks
+from hostline._asgi_deadline import BendableRequest, Lanes
+from hostline._asgi_exchange import Message, Receive, Scope, Send, header, media_type, send_response
+from hostline._blocked_loops import Breakable
+from hostline._interrupts import Guard, log_unstoppable
+from hostline._requests import State, reporter
+from hostline._termination import main_frame, terminator
+
+_WITH_BODY = frozenset({"PATCH", "POST", "PUT"})
+_COMPLETED, _TIMED_OUT = State.COMPLETED, State.TIMED_OUT
+
+
+class AsgiGuard(Guard, Protocol):
+    """What a request has to know of the middleware that guards it."""
+
+    is_attended: Callable[[], bool]
+
+
+class AsgiRequest(BendableRequest, Breakable):
+    """A request between its server and its app, as ``scope["hostline.request"]``.
+
+    Its claim is in ``claims`` until the response is complete or, without a
+    ``stream_timeout``, has begun to stream; or until the deadline.
+    """
+
+    guard: AsgiGuard
+    #: The guard's own code, in whose frames the local ``request`` is this one.
+    outermost: frozenset[CodeType] = frozenset()
+    response_started = False
+    #: Whether the guard has answered for it.
+    is_answered = False
+    _upload_left: float | None = None  # None: nobody has asked for the body yet
+    _upload_complete = False
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, guard: AsgiGuard, lanes: Lanes) -> None:
+        self.started = monotonic()
+        self.guard = guard
+        self.lanes = lanes
+        self.method: str = scope["method"]
+        # Not the scope: that holds this object, and a circle would leave every request to
+        # the garbage collector.
+        self._path: str = scope["path"]
+        self._headers = scope["headers"]
+        self._server_receive = receive
+        self._server_send = send
+
+    @property
+    def path(self) -> str:
+        """The whole path, decoded, without the query."""
+        return self._path
+
+    def _raw_id(self) -> str:
+        return self._header(b"x-request-id")
+
+    def _header(self, name: bytes) -> str:
+        return (header({"headers": self._headers}, name) or b"").decode("latin-1")
+
+    @property
+    def has_body(self) -> bool:
+        """Whether a body comes with it."""
+        return _budget.announces_body(self._header(b"content-length"), self._header(b"transfer-encoding"))
+
+    @property
+    def _may_have_body(self) -> bool:
+        """The same, where HTTP/2 announces none (RFC 9113, section 8.1.1)."""
+        return self.has_body or self.method in _WITH_BODY
+
+    # Not `async def`, which would put a coroutine of ours around each of the server's.
+    def send(self, message: Message) -> Awaitable[None]:
+        """What the app gets as ``send``."""
+        if self.state is _TIMED_OUT and self.guard.breaks:
+            return nowhere()
+        kind = message["type"]
+        if kind == "http.response.start":
+            self.response_started = True
+        elif kind == "http.response.body":
+            if message.get("more_body", False):
+                self._go_on_streaming()
+            else:
+                self.complete()
+        elif kind == "http.response.pathsend":  # an extension: a body by the name of its file
+            self.complete()
+        return self._server_send(message)
+
+    def complete(self) -> None:
+        """The response is whole, or the app is done without one."""
+        self._withdraw()
+        if self.end(_COMPLETED) and self.guard.is_attended():
+            self.guard.observers.tell(self, _COMPLETED)
+
+    def _go_on_streaming(self) -> None:
+        """A chunk with more to come: from here on each gap has its own limit."""
+        self.is_stream = True
+        self._withdraw()
+        gap = self.guard.settings.stream_timeout
+        self.deadline = inf
+        if gap is not None and self.ended is None:
+            self.lanes.at(self, monotonic() + gap)
+
+    def receive(self) -> Awaitable[Message]:
+        """What the app gets as ``receive``."""
+        if self._upload_complete or self.is_stream or self.ended is not None or self.deadline == inf:
+            return self._server_receive()
+        if self._upload_left is None:
+            if not self._may_have_body:
+                self._upload_complete = True
+                return self._server_receive()
+            self._upload_left = self.guard.settings.wait_overtime or inf
+        return self._receive_upload(self._upload_left)
+
+    async def _receive_upload(self, upload_left: float) -> Message:
+        """Wait for the client on its own time: the service clock stands still."""
+        began = monotonic()
+        self.service_deadline = self.deadline
+        self.lanes.move(self, began + upload_left)
+        try:
+            message = await self._server_receive()
+        finally:
+            now = monotonic()
+            self._upload_left = upload_left - (now - began)
+            self.paused += now - began
+            service_deadline, self.service_deadline = self.service_deadline or inf, None
+            if self.ended is None and not self.is_stream:
+                self.lanes.move(self, service_deadline + (now - began))
+        self._upload_complete = not message.get("more_body", False)
+        return message
+
+    def expire(self) -> None:
+        """Time it out. Called by the loop's timer, which has won the claim."""
+        self.time_out(self.current_trace())
+        if self.guard.breaks:
+            self.break_off()
+            self.answer_at_once()
+
+    def is_overdue(self) -> bool:
+        """Whether its time has come, and its code has not come back and is to be broken."""
+        is_out = self.ended is None or (self.state is _TIMED_OUT and not self.came_back)
+        return is_out and self.guard.breaks and self.deadline <= monotonic() and not self.is_held_back()
+
+    def expire_in_step(self, frame: FrameType | None) -> bool:
+        """Time it out from within its code, which blocks the loop (``_blocked_loops``)."""
+        if _stacks.runs(frame, self._send_code):
+            return False  # half a message would be sent
+        if self.ended is None and self.claims.pop(self, False):
+            self.time_out(_stacks.of_thread(frame, self.outermost))
+            self.answer_at_once()
+            self.break_off_above()
+        return not self.came_back
+
+    @property
+    def _send_code(self) -> CodeType | None:
+        """The server's own, if it is written in Python."""
+        send = self._server_send
+        send = getattr(send, "func", send)  # a partial
+        send = getattr(send, "__func__", send)  # a bound method
+        return getattr(send, "__code__", None)
+
+    def time_out(self, trace: _stacks.Trace) -> None:
+        self.trace = trace
+        self.move_to(_TIMED_OUT)
+        self.term = terminator.count(self.guard.settings.term_on_timeout)
+        reporter.submit(self._tell_timeout)
+
+    def break_off(self) -> None:
+        """Have the app's code end, and what it has ordered, unless a shield puts that off."""
+        if not self.is_put_off():
+            self.call_cancels()
+            self.break_code()
+
+    def break_code(self) -> None:
+        """Have the app's code end: the threads that work for it first, then its task."""
+        if not self.break_calls():
+            self.cancel()
+
+    def tell_unstoppable(self) -> None:
+        """Say that its code has not taken notice, and where it is."""
+        if terminator.count_unstoppable(self.guard.settings.term_on_timeout):
+            reporter.submit(partial(terminator.ask, main_frame()))
+        reporter.submit(partial(log_unstoppable, self, self.current_trace()))
+
+    def _tell_timeout(self) -> None:
+        self.guard.observers.tell(self, _TIMED_OUT)
+        if self.term:
+            terminator.ask(main_frame())
+
+    async def _send_answer(self) -> None:
+        offered = media_type({"headers": self._headers}, _responses.TIMEOUT_PAGES)
+        response = _responses.timed_out(self.guard.settings, self, offered)
+        await send_response(response.to(self.method), "http.response", self._server_send)
+
+    def detach(self) -> None:
+        """Let go of what would keep the server's objects alive in a circle."""
+        self._server_send = self._server_receive = nowhere
+        self.came_back = True
+
+    async def cut(self) -> None:
+        """Break off the response that has begun, so that the client can tell."""
+        await _asgi_cuts.cut(self._server_send)
+
+    @property
+    def is_answered_for(self) -> bool:
+        """Whether it is to be answered at the deadline, and can be."""
+        return self.guard.settings.mode == "respond" and not self.response_started
+
+    def cancel(self) -> None:
+        """Have its task end."""
+        raise NotImplementedError
+
+    def warn_after(self, seconds: float) -> None:
+        """Log where it is, if it has not ended by then. A soft limit."""
+        raise NotImplementedError
+
+    def _withdraw(self) -> None:
+        """Have no deadline any more."""
+        raise NotImplementedError
+
+
+async def nowhere(*_: object) -> Any:
+    """Where messages go that come too late."""
