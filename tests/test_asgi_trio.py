@@ -8,10 +8,11 @@ import pytest
 import trio
 import trio.lowlevel
 
+import hostline
 from hostline import RequestTimeoutError, RequestTimeoutException
 from hostline._requests import State, current_request, reporter
 from hostline.asgi import RequestTimeoutMiddleware
-from timeouts import LONG, SHORT, Recorder, linger, scope
+from timeouts import LONG, SHORT, Recorder, eventually, in_thread, linger, scope
 
 READY_AND_TIMED_OUT = [State.READY, State.TIMED_OUT]
 READY_AND_COMPLETED = [State.READY, State.COMPLETED]
@@ -379,3 +380,129 @@ def test_an_answer_that_cannot_be_sent(short):
             raise OSError("the client has gone")
 
     assert type(Gone().ask(short(slow)).error) is OSError
+
+
+# The deadline inside the app (its tests on other loops are in test_deadline_api)
+
+
+def asking(function, **options):
+    """What an endpoint answers, and the client."""
+    answers = []
+
+    async def app(scope, receive, send):
+        answers.append(await function())
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    options = {"service_timeout": LONG, "observers": (), **options}
+    client = Client().ask(RequestTimeoutMiddleware(app, **options))
+    return answers[0] if answers else None, client
+
+
+def test_the_deadline_is_read_and_set():
+    async def endpoint():
+        before = hostline.remaining()
+        assert hostline.set_timeout(2 * LONG)
+        return 0 < before <= LONG < hostline.remaining()
+
+    assert asking(endpoint)[0] is True
+
+
+def test_a_deadline_that_is_moved_nearer():
+    async def endpoint():
+        hostline.set_timeout(SHORT)
+        await trio.sleep(20)
+
+    assert asking(endpoint)[1].status == 504
+
+
+def test_a_pool_thread_moves_it():
+    def work():
+        assert hostline.set_timeout(2 * LONG)
+        return hostline.remaining() > LONG
+
+    async def endpoint():
+        return await anyio.to_thread.run_sync(work), hostline.remaining() > LONG
+
+    assert asking(endpoint)[0] == (True, True)
+
+
+def test_a_thread_that_outlives_its_loop():
+    requests = []
+
+    async def endpoint():
+        requests.append(hostline.current())
+
+    asking(endpoint)
+    requests[0].ended = None  # as if it were still running
+    assert in_thread(lambda: requests[0].set_timeout(5)) is False
+
+
+@pytest.mark.parametrize("is_async", (True, False))
+def test_a_shield(is_async):
+    steps = []
+
+    async def endpoint():
+        if is_async:
+            async with hostline.shield():
+                await trio.sleep(3 * SHORT)
+                steps.append(hostline.current().state)
+        else:
+            with hostline.shield():
+                await trio.sleep(3 * SHORT)
+                steps.append(hostline.current().state)
+            await trio.sleep(20)
+        steps.append("behind")
+
+    _, client = asking(endpoint, service_timeout=SHORT)
+    assert (client.status, client.error) == (504, None)
+    assert steps == [State.TIMED_OUT]
+
+
+def test_a_shield_is_not_for_ever():
+    async def endpoint():
+        async with hostline.shield():
+            await trio.sleep(20)
+
+    assert asking(endpoint, service_timeout=SHORT, shield_limit=SHORT)[1].status == 504
+
+
+def test_a_shield_in_a_pool_thread():
+    steps = []
+
+    def work():
+        with hostline.shield():
+            assert eventually(lambda: hostline.current().state is State.TIMED_OUT)
+            steps.append("committed")
+        linger()
+
+    async def endpoint():
+        await anyio.to_thread.run_sync(work)
+
+    _, client = asking(endpoint, service_timeout=SHORT)
+    assert (client.status, client.error) == (504, None)
+    assert steps == ["committed"]
+
+
+def test_a_coroutine_s_work_is_cancelled():
+    cancelled = []
+
+    async def endpoint():
+        with hostline.interruptible(lambda: cancelled.append(True)):
+            await trio.sleep(20)
+
+    assert asking(endpoint, service_timeout=SHORT)[1].status == 504
+    assert cancelled == [True]
+
+
+@pytest.mark.parametrize("in_a_thread", (False, True))
+def test_a_checkpoint(in_a_thread):
+    async def endpoint():
+        hostline.set_timeout(None)
+        hostline.current().deadline = time.monotonic()  # and nobody has noticed
+        if in_a_thread:
+            await anyio.to_thread.run_sync(hostline.checkpoint)
+        hostline.checkpoint()
+
+    _, client = asking(endpoint)
+    assert (client.status, client.error) == (504, None)

@@ -42,7 +42,7 @@ def test_vector_by_the_rules(vector):
         settings,
         wait=wait,
         has_body=has_body,
-        service_timeout=_budget.service_timeout(settings, None),
+        service_timeout=_budget.ServiceTimeouts(settings).of(None, b""),
     )
     assert type(verdict) is {"run": Run, "expired": Expired}[expected["outcome"]]
     assert verdict.wait == _about(expected["wait"])
@@ -202,13 +202,15 @@ def _settings(**options):
     ((..., 15.0), (3, 3.0), (0.5, 0.5), (timedelta(seconds=2), 2.0), (0, None), (None, None), (False, None)),
 )
 def test_timeout_for(answer, timeout):
-    assert _budget.service_timeout(_settings(timeout_for=lambda _: answer), None) == timeout
+    assert _budget.ServiceTimeouts(_settings(timeout_for=lambda _: answer)).of(None, b"") == timeout
 
 
 def test_timeout_for_is_given_the_request():
     asked = object()
     assert (
-        _budget.service_timeout(_settings(timeout_for=lambda request: 7 if request is asked else 8), asked)
+        _budget.ServiceTimeouts(_settings(timeout_for=lambda request: 7 if request is asked else 8)).of(
+            asked, b""
+        )
         == 7
     )
 
@@ -216,12 +218,12 @@ def test_timeout_for_is_given_the_request():
 @pytest.mark.parametrize("answer", ("15", -1, inf, True, [], object()))
 def test_timeout_for_that_answers_nonsense(answer):
     with pytest.raises(SettingsError, match="timeout_for"):
-        _budget.service_timeout(_settings(timeout_for=lambda _: answer), None)
+        _budget.ServiceTimeouts(_settings(timeout_for=lambda _: answer)).of(None, b"")
 
 
 def test_without_timeout_for():
-    assert _budget.service_timeout(_settings(), None) == 15
-    assert _budget.service_timeout(_settings(service_timeout=0), None) is None
+    assert _budget.ServiceTimeouts(_settings()).of(None, b"") == 15
+    assert _budget.ServiceTimeouts(_settings(service_timeout=0)).of(None, b"") is None
 
 
 @pytest.mark.parametrize(
@@ -245,7 +247,10 @@ def test_without_timeout_for():
 def test_decide(options, wait, has_body, verdict):
     settings = _settings(**options)
     decided = _budget.decide(
-        settings, wait=wait, has_body=has_body, service_timeout=_budget.service_timeout(settings, None)
+        settings,
+        wait=wait,
+        has_body=has_body,
+        service_timeout=_budget.ServiceTimeouts(settings).of(None, b""),
     )
     assert decided == verdict
 
@@ -330,3 +335,52 @@ def test_asgi_logs_once_that_a_stamp_is_a_day_off(caplog):
     for stamp in (b"1000000000", b"1000000001.5", b"9999999999"):
         assert asyncio.run(Client().ask(guard, scope(headers=[(b"x-request-start", stamp)]))).status == 200
     assert len(_warnings(caplog)) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "timeout"),
+    (
+        (b"/", 15),
+        (b"/reports", 60),
+        (b"/reports/7", 60),
+        (b"/reportsx", 15),
+        (b"/r%65ports/7", 60),
+        (b"/reports/big", None),
+        (b"/reports/big/7", None),
+        (b"/export", 15),
+        (b"/export/7", 0.5),
+    ),
+)
+def test_the_longest_path_counts(path, timeout):
+    table = {"/export/": 0.5, "/reports": 60, "/reports/big": 0}
+    assert _budget.ServiceTimeouts(_settings(timeout_for=table)).of(None, path) == timeout
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "timeout"),
+    (
+        ("hostline-timeout", "1500", 1.5),
+        ("x-envoy-expected-rq-timeout-ms", "20000", 15),  # never longer
+        ("hostline-timeout", "0", 15),
+        ("hostline-timeout", "", 15),
+        ("hostline-timeout", "-5", 15),
+        ("hostline-timeout", "1.5", 15),
+        ("hostline-timeout", "5,6", 15),
+        ("hostline-timeout", "99999999999", 15),
+        ("grpc-timeout", "2S", 2),
+        ("grpc-timeout", "500m", 0.5),
+        ("grpc-timeout", "5000u", 0.005),
+        ("grpc-timeout", "1H", 15),
+        ("grpc-timeout", "0n", 15),
+        ("grpc-timeout", "500", 15),
+        ("grpc-timeout", "123456789m", 15),
+    ),
+)
+def test_a_caller_s_time_lowers_the_limit(name, text, timeout):
+    assert _budget.lowered(15, (name,), {name: text}.__getitem__, None) == pytest.approx(timeout)
+
+
+def test_a_caller_s_clock_runs_in_the_queue():
+    assert _budget.lowered(None, ("a", "b"), {"a": "5000", "b": "3000"}.__getitem__, 1.0) == 2
+    assert _budget.lowered(None, ("a",), {"a": "500"}.__getitem__, 1.0) == _budget._LEAST
+    assert _budget.lowered(None, (), {}.__getitem__, 1.0) is None

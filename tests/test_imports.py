@@ -16,7 +16,7 @@ PACKAGE = Path(hostline.__file__).parent
 # A package stands for all of its modules, which may import each other.
 LAYERS: tuple[set[str], ...] = (
     {"errors", "_authority", "_calls", "_native", "_obstacles", "_stacks", "_targets"},
-    {"_points", "_unblocking", "_wait_probe"},
+    {"_abortable", "_points", "_unblocking", "_wait_probe"},
     {"_safepoints"},
     {"_environment"},
     {"_kinds"},
@@ -24,6 +24,7 @@ LAYERS: tuple[set[str], ...] = (
     {"_options"},
     {"settings"},
     {"_hosts", "_budget", "_requests"},
+    {"_deadline_api"},
     {"_deadlines"},
     {"_loop_deadlines"},
     {"_breaker", "_termination"},
@@ -37,7 +38,7 @@ LAYERS: tuple[set[str], ...] = (
         "_wsgi_exchange",
         "_asgi_exchange",
     },
-    {"_asgi_cuts"},
+    {"_asgi_cuts", "_asgi_deadline"},
     {"_asgi_request"},
     {"_asyncio_request", "_trio_request"},
     {"_wsgi_timeout", "_asgi_timeout"},
@@ -47,12 +48,12 @@ LAYERS: tuple[set[str], ...] = (
     {"__main__"},
 )
 # The root is for users: it hands on names, and only the programs on top may import it.
-ROOT_MAY_IMPORT = {"errors", "settings"}
+ROOT_MAY_IMPORT = {"_deadline_api", "errors", "settings"}
 MAY_IMPORT_ROOT = {"cli", "demo", "__main__"}
 
 OF_WSGI = {"wsgi", "_wsgi_bodies", "_wsgi_exchange", "_wsgi_timeout"}
 OF_ASGI = {
-    *{"asgi", "_asgi_cuts", "_asgi_exchange", "_asgi_request", "_asgi_timeout"},
+    *{"asgi", "_asgi_cuts", "_asgi_deadline", "_asgi_exchange", "_asgi_request", "_asgi_timeout"},
     *{"_asyncio_request", "_trio_request"},
 }
 
@@ -67,6 +68,7 @@ NEVER = {
 
 # Beyond the standard library. A package that is not named here may import nothing foreign.
 FOREIGN = {
+    "_asgi_deadline": {"anyio"},
     "_authority": {"idna"},
     "_greenlets": {"gevent"},
     "_pool_threads": {"anyio"},
@@ -75,6 +77,7 @@ FOREIGN = {
     "_asgi_exchange": {"anyio", "starlette"},
     "django": {"asgiref", "django"},
     "flask": {"flask"},
+    "integrations": {"django", "httpx", "httpx2", "requests", "sqlalchemy"},
     "demo": {"fastapi", "flask", "gunicorn", "starlette", "uvicorn", "werkzeug"},
 }
 

@@ -20,6 +20,15 @@ ROOT = {
     "RequestTimeoutSettings",
     "SettingsError",
     "__version__",
+    "checkpoint",
+    "current",
+    "deadline",
+    "interruptible",
+    "no_timeout",
+    "remaining",
+    "set_timeout",
+    "shield",
+    "timeout",
 }
 ADAPTERS = {
     "hostline.wsgi": {"CanonicalHostMiddleware", "RequestTimeoutMiddleware", "from_env"},

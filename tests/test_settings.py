@@ -91,6 +91,7 @@ def test_defaults_of_the_timeout():
         "warn_after": None,
         "mode": "respond",
         "timeout_for": None,
+        "trust_timeout_header": (),
         "exempt_paths": (),
         "status": 504,
         "body": None,
@@ -98,6 +99,7 @@ def test_defaults_of_the_timeout():
         "observers": ("log",),
         "signal": signal.SIGURG,
         "deferral_limit": 1.0,
+        "shield_limit": 5.0,
     }
 
 
@@ -197,12 +199,13 @@ def test_what_may_be_none_says_so(cls):
 @pytest.mark.parametrize(("cls", "name", "variable"), VARIABLES)
 def test_variables_follow_the_rule(cls, name, variable):
     prefix = "HOSTLINE_CANONICAL_" if cls is CanonicalHostSettings else "HOSTLINE_TIMEOUT_"
-    assert variable == ("HOSTLINE_" if name in SPEAK_FOR_THEMSELVES else prefix) + name.upper()
+    name_there = name.removeprefix("timeout_").upper()  # not HOSTLINE_TIMEOUT_TIMEOUT_FOR
+    assert variable == ("HOSTLINE_" if name in SPEAK_FOR_THEMSELVES else prefix) + name_there
 
 
 def test_only_functions_have_no_variable():
     without = [each.name for cls in BOTH for each in cls.settings() if each.variable is None]
-    assert without == ["host_for", "timeout_for"]
+    assert without == ["host_for"]
 
 
 def test_ruby_variables_are_those_of_the_gems():
@@ -502,7 +505,7 @@ def test_a_content_type_beside_a_wrong_body_is_not_blamed():
 def test_callables(name):
     assert getattr(load({name: call}), name) is call
     assert getattr(load({name: None}), name) is None
-    assert problem_of({name: "x"}) == f"{name}='x' cannot be called. Write a function, or None."
+    assert problem_of({name: "x"}).startswith(f"{name}='x' cannot be called. Write a function, ")
 
 
 @pytest.mark.parametrize(
@@ -634,11 +637,11 @@ def test_wrong_exempt_paths(value):
 
 def test_a_path_is_no_wildcard():
     assert problem_of({"exempt_paths": "/a/*"}) == (
-        "exempt_paths='/a/*' ends in a wildcard. Write '/a/': a path exempts all that begins with it."
+        "exempt_paths='/a/*' ends in a wildcard. Write '/a/': a path stands for all that begins with it."
     )
     assert problem_of(HOSTLINE_TIMEOUT_EXEMPT_PATHS="/a/*,/b") == (
         "'/a/*' in HOSTLINE_TIMEOUT_EXEMPT_PATHS ends in a wildcard. "
-        "Write /a/: a path exempts all that begins with it."
+        "Write /a/: a path stands for all that begins with it."
     )
 
 
@@ -996,3 +999,78 @@ def test_the_variables_of_both_guards_are_checked_at_once():
         "HOSTLINE_FOO",
         "HOSTLINE_SERVICE_TIMEOUT",
     ]
+
+
+# The timeouts of paths
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    (
+        ("/reports=60s,/export/=off", (("/reports", 60.0), ("/export/", None))),
+        (" /a = 500ms , /b=c=0 ", (("/a", 0.5), ("/b=c", None))),
+        ("off", None),
+    ),
+)
+def test_timeout_for_in_a_variable(text, rows):
+    assert RequestTimeoutSettings.load({}, {"HOSTLINE_TIMEOUT_FOR": text}).timeout_for == rows
+
+
+def test_timeout_for_as_an_argument():
+    settings = RequestTimeoutSettings.load({"timeout_for": {"/a": timedelta(minutes=1), "/b": None}}, {})
+    assert settings.timeout_for == (("/a", 60.0), ("/b", None))
+    assert dataclasses.replace(settings) == settings
+    assert hash(settings) == hash(dataclasses.replace(settings))
+    assert RequestTimeoutSettings.load({"timeout_for": len}, {}).timeout_for is len
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    (
+        ("/a", "has no equals sign in '/a'."),
+        ("/a=1m", "has '/a=1m', whose '1m' is no number of seconds."),
+        ("/a=1,/a=2", "has /a twice."),
+        ("a=1", "'a' in HOSTLINE_TIMEOUT_FOR is no path: it does not begin with a slash."),
+    ),
+)
+def test_wrong_timeout_for_in_a_variable(text, problem):
+    with pytest.raises(SettingsError) as caught:
+        RequestTimeoutSettings.load({}, {"HOSTLINE_TIMEOUT_FOR": text})
+    [told] = caught.value.problems
+    assert problem in told
+    assert "HOSTLINE_TIMEOUT_FOR" in told
+    assert "Write paths and their seconds, such as /reports=60s,/export/=off" in told
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    (
+        (5, "timeout_for=5 cannot be called."),
+        ((5,), "5 in timeout_for is no path with its seconds"),
+        ({5: 5}, "5 in timeout_for is no path."),
+        ({"/a": "5"}, "the /a of timeout_for='5' is no number of seconds."),
+        ({"/a": -1, "b": 1}, "the /a of timeout_for=-1 is negative."),
+    ),
+)
+def test_wrong_timeout_for(value, problem):
+    with pytest.raises(SettingsError, match=re.escape(problem)):
+        RequestTimeoutSettings.load({"timeout_for": value}, {})
+
+
+# The headers of callers' budgets
+
+
+def test_trust_timeout_header():
+    environ = {"HOSTLINE_TIMEOUT_TRUST_TIMEOUT_HEADER": "Hostline-Timeout, grpc-timeout"}
+    settings = RequestTimeoutSettings.load({}, environ)
+    assert settings.trust_timeout_header == ("hostline-timeout", "grpc-timeout")
+    alone = RequestTimeoutSettings.load({"trust_timeout_header": "X-Timeout"}, {})
+    assert alone.trust_timeout_header == ("x-timeout",)
+
+
+@pytest.mark.parametrize("value", (5, "", "a b", "a:", True))
+def test_wrong_trust_timeout_header(value):
+    with pytest.raises(
+        SettingsError, match=r"trust_timeout_header.* is no name of a header\. Write the names"
+    ):
+        RequestTimeoutSettings.load({"trust_timeout_header": value}, {})

@@ -15,10 +15,10 @@ from types import CodeType, FrameType
 from typing import Any, Protocol
 
 from hostline import _asgi_cuts, _budget, _responses, _stacks
+from hostline._asgi_deadline import BendableRequest, Lanes
 from hostline._asgi_exchange import Message, Receive, Scope, Send, header, media_type, send_response
 from hostline._blocked_loops import Breakable
 from hostline._interrupts import Guard, log_unstoppable
-from hostline._pool_threads import LoopRequest
 from hostline._requests import State, reporter
 from hostline._termination import main_frame, terminator
 
@@ -32,17 +32,7 @@ class AsgiGuard(Guard, Protocol):
     is_attended: Callable[[], bool]
 
 
-class Lanes(Protocol):
-    """Where deadlines are kept that change while the request runs."""
-
-    def at(self, entry: Any, deadline: float) -> None:
-        """Enter, or enter anew. ``inf``: it never expires."""
-
-    def move(self, entry: Any, deadline: float) -> None:
-        """Give an entry that has not expired another deadline."""
-
-
-class AsgiRequest(LoopRequest, Breakable):
+class AsgiRequest(BendableRequest, Breakable):
     """A request between its server and its app, as ``scope["hostline.request"]``.
 
     Its claim is in ``claims`` until the response is complete or, without a
@@ -50,17 +40,11 @@ class AsgiRequest(LoopRequest, Breakable):
     """
 
     guard: AsgiGuard
-    lanes: Lanes
     #: The guard's own code, in whose frames the local ``request`` is this one.
     outermost: frozenset[CodeType] = frozenset()
-    #: Where its claim is to be popped. Read by whoever ends it.
-    claims: dict[Any, bool]
     response_started = False
     #: Whether the guard has answered for it.
     is_answered = False
-    is_stream = False
-    #: Whether the app's code runs no longer.
-    came_back = False
     _upload_left: float | None = None  # None: nobody has asked for the body yet
     _upload_complete = False
 
@@ -143,43 +127,41 @@ class AsgiRequest(LoopRequest, Breakable):
     async def _receive_upload(self, upload_left: float) -> Message:
         """Wait for the client on its own time: the service clock stands still."""
         began = monotonic()
-        service_left = self.deadline - began
+        self.service_deadline = self.deadline
         self.lanes.move(self, began + upload_left)
         try:
             message = await self._server_receive()
         finally:
             now = monotonic()
             self._upload_left = upload_left - (now - began)
+            self.paused += now - began
+            service_deadline, self.service_deadline = self.service_deadline or inf, None
             if self.ended is None and not self.is_stream:
-                self.lanes.move(self, now + service_left)
+                self.lanes.move(self, service_deadline + (now - began))
         self._upload_complete = not message.get("more_body", False)
         return message
 
     def expire(self) -> None:
         """Time it out. Called by the loop's timer, which has won the claim."""
-        self._time_out(self._current_trace())
+        self.time_out(self.current_trace())
         if self.guard.breaks:
             self.break_off()
-            self._answer_at_once()
+            self.answer_at_once()
 
     def is_overdue(self) -> bool:
         """Whether its time has come, and its code has not come back and is to be broken."""
         is_out = self.ended is None or (self.state is _TIMED_OUT and not self.came_back)
-        return is_out and self.guard.breaks and self.deadline <= monotonic()
+        return is_out and self.guard.breaks and self.deadline <= monotonic() and not self.is_held_back()
 
     def expire_in_step(self, frame: FrameType | None) -> bool:
         """Time it out from within its code, which blocks the loop (``_blocked_loops``)."""
         if _stacks.runs(frame, self._send_code):
             return False  # half a message would be sent
         if self.ended is None and self.claims.pop(self, False):
-            self._time_out(_stacks.of_thread(frame, self.outermost))
-            self._answer_at_once()
-            self._break_off_above()
+            self.time_out(_stacks.of_thread(frame, self.outermost))
+            self.answer_at_once()
+            self.break_off_above()
         return not self.came_back
-
-    def _break_off_above(self) -> None:
-        """Have the request's task end, where the running one may be another below it."""
-        raise NotImplementedError
 
     @property
     def _send_code(self) -> CodeType | None:
@@ -189,13 +171,19 @@ class AsgiRequest(LoopRequest, Breakable):
         send = getattr(send, "__func__", send)  # a bound method
         return getattr(send, "__code__", None)
 
-    def _time_out(self, trace: _stacks.Trace) -> None:
+    def time_out(self, trace: _stacks.Trace) -> None:
         self.trace = trace
         self.move_to(_TIMED_OUT)
         self.term = terminator.count(self.guard.settings.term_on_timeout)
         reporter.submit(self._tell_timeout)
 
     def break_off(self) -> None:
+        """Have the app's code end, and what it has ordered, unless a shield puts that off."""
+        if not self.is_put_off():
+            self.call_cancels()
+            self.break_code()
+
+    def break_code(self) -> None:
         """Have the app's code end: the threads that work for it first, then its task."""
         if not self.break_calls():
             self.cancel()
@@ -204,7 +192,7 @@ class AsgiRequest(LoopRequest, Breakable):
         """Say that its code has not taken notice, and where it is."""
         if terminator.count_unstoppable(self.guard.settings.term_on_timeout):
             reporter.submit(partial(terminator.ask, main_frame()))
-        reporter.submit(partial(log_unstoppable, self, self._current_trace()))
+        reporter.submit(partial(log_unstoppable, self, self.current_trace()))
 
     def _tell_timeout(self) -> None:
         self.guard.observers.tell(self, _TIMED_OUT)
@@ -219,6 +207,7 @@ class AsgiRequest(LoopRequest, Breakable):
     def detach(self) -> None:
         """Let go of what would keep the server's objects alive in a circle."""
         self._server_send = self._server_receive = nowhere
+        self.came_back = True
 
     async def cut(self) -> None:
         """Break off the response that has begun, so that the client can tell."""
@@ -228,10 +217,6 @@ class AsgiRequest(LoopRequest, Breakable):
     def is_answered_for(self) -> bool:
         """Whether it is to be answered at the deadline, and can be."""
         return self.guard.settings.mode == "respond" and not self.response_started
-
-    def _answer_at_once(self) -> None:
-        """Answer for the app, which may take its time to come to its end."""
-        raise NotImplementedError
 
     def cancel(self) -> None:
         """Have its task end."""
@@ -243,10 +228,6 @@ class AsgiRequest(LoopRequest, Breakable):
 
     def _withdraw(self) -> None:
         """Have no deadline any more."""
-        raise NotImplementedError
-
-    def _current_trace(self) -> _stacks.Trace:
-        """What its task waits for just now, and a thread that works for it does."""
         raise NotImplementedError
 
 

@@ -66,6 +66,7 @@ class RequestTimeoutMiddleware:
         self._waits = _budget.WaitReader(settings)
         self._exempt = PathPrefixes(settings.exempt_paths)
         self._timeout = settings.service_timeout
+        self._timeouts = _budget.ServiceTimeouts(settings)
         self._judges_each = _budget.judges_each(settings)
         self._lane: LoopLane | None = None  # of the loop that was last seen
         self._has_warned = self._has_met_trio = False
@@ -120,6 +121,8 @@ class RequestTimeoutMiddleware:
         try:
             await self.app(scope, request.receive, request.send)
         except BaseException as error:
+            if request.has_given_up:
+                request.give_up()  # a thread of its has, and nobody has answered yet
             if request.state is not _TIMED_OUT or not self.breaks:
                 request.complete()
                 raise
@@ -157,7 +160,8 @@ class RequestTimeoutMiddleware:
     def _judge(self, request: AsgiRequest, scope: Scope, request_start: bytes | None) -> ASGIApp | None:
         """Set how long the request may run; or what is to serve it instead."""
         settings = self.settings
-        if settings.exempt_paths and self._exempt.match(target(scope).path):
+        path = target(scope).path if self._timeouts.needs_path else b""
+        if self._exempt.match(path):
             return self.app
         wait = None
         if request_start is not None and settings.wait_timeout is not None:
@@ -166,7 +170,12 @@ class RequestTimeoutMiddleware:
             settings,
             wait=wait,
             has_body=wait is not None and request.has_body,
-            service_timeout=_budget.service_timeout(settings, scope),
+            service_timeout=_budget.lowered(
+                self._timeouts.of(scope, path),
+                settings.trust_timeout_header,
+                lambda name: request._header(name.encode()),
+                wait,
+            ),
         )
         request.wait, request.timeout = verdict.wait, verdict.timeout
         if isinstance(verdict, _budget.Expired):

@@ -6,7 +6,7 @@ requests to cancel that the task has got.
 
 import asyncio
 from asyncio import CancelledError, current_task
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any
 
@@ -42,7 +42,7 @@ class AsyncioRequest(AsgiRequest):
             self.timer.cancel()
             self.timer = None
 
-    def _answer_at_once(self) -> None:
+    def answer_at_once(self) -> None:
         """Answer for the app, which may take its time to come to its end."""
         if self.is_answered_for:
             self.is_answered = True
@@ -111,7 +111,7 @@ class AsyncioRequest(AsgiRequest):
         else:
             self.tell_unstoppable()
 
-    def _break_off_above(self) -> None:
+    def break_off_above(self) -> None:
         """Have the request's task end, where the running one is another below it."""
         assert self.task is not None  # it has not come back
         if getattr(self.task.get_coro(), "cr_running", False):
@@ -120,9 +120,23 @@ class AsyncioRequest(AsgiRequest):
         else:
             self.break_off()
 
+    def call_in_loop(self, call: Callable[[], object]) -> bool:
+        """Have the loop do it in its next round; False: it does nothing any more."""
+        try:
+            self.lanes.loop.call_soon_threadsafe(call, context=NO_CONTEXT)
+        except RuntimeError:
+            return False
+        return True
+
+    def insist_later(self) -> None:
+        """Look whether its code has ended itself, as it was about to."""
+        if self._insistence is None:
+            self._insistence = self.lanes.loop.call_later(GRACE, self._insist, context=NO_CONTEXT)
+
     def count_foreign(self) -> int:
         """The app has come back: how often somebody else has cancelled its task."""
         self.came_back = True
+        self.forget_shield_end()
         if self._insistence is not None:
             self._insistence.cancel()
         assert self.task is not None  # it has not left
@@ -143,7 +157,7 @@ class AsyncioRequest(AsgiRequest):
                 # One that nobody has asked for: CPython 3.12's task groups leave such behind.
         self.answer.result()
 
-    def _current_trace(self) -> _stacks.Trace:
+    def current_trace(self) -> _stacks.Trace:
         """What its task waits for just now, and a thread that works for it does."""
         waits = _stacks.of_coroutine(self.task and self.task.get_coro(), self.outermost)
         return waits + self.calls_trace()
@@ -154,7 +168,7 @@ class AsyncioRequest(AsgiRequest):
         self.on_end = self.lanes.loop.call_later(delay, self._warn).cancel
 
     def _warn(self) -> None:
-        _slow.warn_soon(self, self._current_trace())
+        _slow.warn_soon(self, self.current_trace())
 
     def detach(self) -> None:
         """Let go of what would keep the server's objects alive in a circle."""

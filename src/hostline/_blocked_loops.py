@@ -27,6 +27,7 @@ from types import CodeType, FrameType
 from typing import Any, Protocol
 
 from hostline import _stacks
+from hostline._abortable import Abortable
 from hostline._breaker import Breaker, firing, main_thread
 from hostline._deadlines import watchdog
 from hostline._requests import RequestDetails, current_request, logger, reporter
@@ -100,6 +101,8 @@ class Block:
     came_back = False
     shot_at = False
     is_pending = False
+    #: Nobody: whose code it is, and whether that is in a shield, is found out in the handler.
+    owner = Abortable()
 
     def __init__(self, lanes: Lanes, trace: _stacks.Trace, culprit: RequestDetails | None) -> None:
         self._lanes = lanes

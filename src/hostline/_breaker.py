@@ -3,8 +3,8 @@
 The protocol, and why it is one, is told in ``_interrupts``; this is how a shot is sent,
 sent again, taken back, and helped along where the thread waits in C.
 
-Imports: ``_deadlines``, ``_native``, ``_requests`` for the log, ``_safepoints``, ``_unblocking``,
-``_wait_probe``.
+Imports: ``_abortable``, ``_deadlines``, ``_native``, ``_requests`` for the log, ``_safepoints``,
+``_unblocking``, ``_wait_probe``.
 """
 
 import ctypes
@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Protocol
 
 from hostline import _safepoints, _unblocking
+from hostline._abortable import Abortable
 from hostline._deadlines import watchdog
 from hostline._native import after_fork_in_child, native_lock
 from hostline._requests import logger
@@ -28,6 +29,8 @@ SHOTS = 2
 GRACE = 1.0
 #: How soon to look again while the code is where it may not be broken.
 DEFERRAL = 0.001
+#: And while it is in a shield, at whose end it looks itself.
+_HELD_BACK = 0.01
 #: How often the main thread is signalled anew while its handler finds no safe point.
 _RESIGNAL = 0.001
 #: How often in a row a thread has to be found where it was, for it to count as standing still,
@@ -104,6 +107,11 @@ class Target(Protocol):
     shot_at: bool
     is_pending: bool
 
+    @property
+    def owner(self) -> Abortable:
+        """The request that it works for, which has a say."""
+        ...
+
     def is_running(self) -> bool:
         """Whether the thread runs this request just now."""
         ...
@@ -152,6 +160,7 @@ class Breaker:
 
     def expire(self) -> None:
         """Take the next step, and plan the one after."""
+        self.request.owner.call_cancels()
         with firing.lock:
             is_over = not self.request.is_armed
             now = monotonic()
@@ -167,6 +176,9 @@ class Breaker:
     def _step(self, now: float) -> float | None:
         """Fire if it is time to, and if that is safe; when to look again, None: never."""
         if self._shots < self._shots_due:
+            if self.request.owner.is_held_back():
+                self._since = now
+                return _HELD_BACK
             delay = self._knock() if self._by_signal else self._inject(now)
             if now - self._since <= self._deferral_limit + GRACE:
                 return delay
@@ -189,6 +201,8 @@ class Breaker:
 
     def _may_raise(self, frame: FrameType | None, now: float) -> bool:
         """Whether to raise here. In the main thread's handler."""
+        if self.request.owner.is_held_back():
+            return False
         has_waited = self._stands_still(frame, thread_time(), _NO_WORK)
         # A lock that has just been taken would never be given back: here it waits longer.
         if self._is_overdue(now) and (has_waited or not _safepoints.has_acquired(frame)):
@@ -197,6 +211,8 @@ class Breaker:
 
     def _may_inject(self, frame: FrameType, now: float) -> bool:
         """Whether to have an exception raised where this thread goes from here."""
+        if self.request.owner.is_held_back() or self.request.owner.is_being_cancelled():
+            return False
         stands_still = self._stands_still(frame, _cpu_time(self.request.thread_id), 0.0)
         # The exception is raised when the call returns: where that is a bare acquire(), the
         # lock would be taken, and never given back.
@@ -240,6 +256,15 @@ class Breaker:
         request.shot_at = True
         self._count()
         return True
+
+    def strike(self) -> bool:
+        """Whether the thread is to raise the abort itself, which counts as a shot. In that thread."""
+        with firing.lock:
+            if not self.request.is_armed or self._shots >= self._shots_due:
+                return False
+            self.request.shot_at = True
+            self._count()
+            return True
 
     def _inject(self, now: float) -> float:
         """Set the asynchronous exception; take it back if the thread was not where we looked."""

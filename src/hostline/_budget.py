@@ -5,15 +5,19 @@ tells. A request that waited too long is :class:`Expired`: nobody is there any m
 read the answer. Any other gets :class:`Run`, with the service timeout or, where that is
 less, what is left of the wait limit.
 
-Times are seconds. Imports: ``settings``, for types alone, and ``_kinds``.
+Times are seconds. Imports: ``settings``, for types alone, ``_kinds`` and ``_targets``.
 """
 
 import logging
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
+from types import EllipsisType
 
 from hostline._kinds import check_seconds
-from hostline.settings import RequestTimeoutSettings
+from hostline._targets import PathTable
+from hostline.settings import RequestTimeoutSettings, Seconds
 
 logger = logging.getLogger("hostline")
 
@@ -22,6 +26,13 @@ logger = logging.getLogger("hostline")
 _PLAUSIBLE = 86_400.0
 
 _STAMP = re.compile(r"(?:t=)?([0-9]{1,20})(\.[0-9]{1,20})?", re.ASCII)
+
+# gRPC's timeouts (its protocol over HTTP/2, "Requests"): at most eight digits, and the unit.
+_GRPC_TIMEOUT = re.compile(r"([0-9]{1,8})([HMSmun])", re.ASCII)
+_GRPC_UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+_MILLISECONDS_TIMEOUT = re.compile(r"[0-9]{1,10}", re.ASCII)
+# What is left for a caller that has waited for all of its time already.
+_LEAST = 0.001
 
 # How many digits a Unix time in milliseconds has.
 _MILLISECONDS = 13
@@ -128,22 +139,56 @@ def announces_body(content_length: str | None, transfer_encoding: str | None) ->
 
 def judges_each(settings: RequestTimeoutSettings) -> bool:
     """Whether there is something to be decided for each single request, whatever its headers."""
-    return bool(settings.exempt_paths or settings.timeout_for or settings.warn_after)
+    return bool(
+        settings.exempt_paths or settings.timeout_for or settings.warn_after or settings.trust_timeout_header
+    )
 
 
-def service_timeout(settings: RequestTimeoutSettings, request: object) -> float | None:
-    """The service timeout of one request: what ``timeout_for`` says of it, else the setting.
+class ServiceTimeouts:
+    """The service timeout of each request: what ``timeout_for`` says of it, else the setting."""
 
-    ``timeout_for`` answers in seconds, ``None`` or ``0`` for no limit, ``...`` for the
-    default. What it raises, or an answer that is no timeout, is an error of the app's
-    configuration and raised as such (:class:`hostline.SettingsError`).
-    """
-    if settings.timeout_for is None:
-        return settings.service_timeout
-    answer = settings.timeout_for(request)
-    if answer is ...:
-        return settings.service_timeout
-    return check_seconds("the answer of timeout_for", answer)
+    def __init__(self, settings: RequestTimeoutSettings) -> None:
+        timeout_for = settings.timeout_for
+        self._default = settings.service_timeout
+        self._call: Callable[[object], Seconds | EllipsisType] | None = None
+        self._table: PathTable[float | None] | None = None
+        if callable(timeout_for):
+            self._call = timeout_for
+        elif timeout_for is not None:
+            self._table = PathTable(timeout_for)
+        #: Whether any path makes a difference, here or to ``exempt_paths``.
+        self.needs_path = self._table is not None or bool(settings.exempt_paths)
+
+    def of(self, request: object, path: bytes) -> float | None:
+        """In seconds; None: unlimited. ``request`` is the environ or scope.
+
+        What the callable raises, or an answer that is no timeout, is an error of the app's
+        configuration and raised as such (:class:`hostline.SettingsError`).
+        """
+        if self._table is not None:
+            return self._table.find(path, self._default)
+        answer = ... if self._call is None else self._call(request)
+        return self._default if answer is ... else check_seconds("the answer of timeout_for", answer)
+
+
+def read_timeout(name: str, text: str) -> float | None:
+    """How long a caller says that it waits; None where it says nothing that counts."""
+    if name == "grpc-timeout":
+        match = _GRPC_TIMEOUT.fullmatch(text)
+        return None if match is None else int(match[1]) * _GRPC_UNITS[match[2]] or None
+    match = _MILLISECONDS_TIMEOUT.fullmatch(text)
+    return None if match is None else int(match[0]) / 1000 or None  # Envoy's 0: no limit
+
+
+def lowered(
+    timeout: float | None, names: tuple[str, ...], header: Callable[[str], str], wait: float | None
+) -> float | None:
+    """A service timeout that is no longer than its caller waits, whose clock ran in the queue too."""
+    for name in names:
+        asked = read_timeout(name, header(name))
+        if asked is not None:
+            timeout = min(inf if timeout is None else timeout, max(_LEAST, asked - (wait or 0.0)))
+    return timeout
 
 
 def decide(

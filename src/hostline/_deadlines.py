@@ -42,6 +42,9 @@ from hostline._native import after_fork_in_child, native_lock, start_native_thre
 logger = logging.getLogger("hostline")
 
 BATCH = 256
+# Of an entry that has left, its place in the heap stays until its deadline, or until there
+# are this many places and most of them are empty.
+_HEAP_LEAST = 1_000
 # How long a watchdog may be held up before somebody looks whether it still lives.
 _PATIENCE = 1.0
 
@@ -119,6 +122,7 @@ class Watchdog:
         self._lanes: dict[float, Lane] = {}
         self._odd: Claims = {}
         self._heap: list[tuple[float, int, weakref.ref[Entry]]] = []
+        self._heap_limit = _HEAP_LEAST
         self._numbers = itertools.count()
         self._plan = inf
         self._pid = 0
@@ -140,13 +144,49 @@ class Watchdog:
         An infinite deadline never comes, but may be popped like any other.
         """
         self._odd[entry] = True
-        if deadline == inf:
-            return self._odd
-        with self._lock():
-            heapq.heappush(self._heap, (deadline, next(self._numbers), weakref.ref(entry)))
+        if deadline < inf:
+            with self._lock():
+                self._push(entry, deadline)
+            self._rouse_by(deadline)
+        return self._odd
+
+    def _push(self, entry: Entry, deadline: float) -> None:
+        """File it, and throw out what has gone, once that is the greater part. With the lock held."""
+        if len(self._heap) > self._heap_limit:
+            self._heap = [item for item in self._heap if self._counts(item[2](), item[0])]
+            heapq.heapify(self._heap)
+            self._heap_limit = _HEAP_LEAST + 2 * len(self._heap)
+        heapq.heappush(self._heap, (deadline, next(self._numbers), weakref.ref(entry)))
+
+    def _counts(self, entry: Entry | None, deadline: float) -> bool:
+        """Whether what the heap says of an entry still holds."""
+        return entry is not None and entry.deadline == deadline and entry in self._odd
+
+    def _rouse_by(self, deadline: float) -> None:
         if not self._plan <= deadline or self._pid != os.getpid():
             self.rouse()
-        return self._odd
+
+    def move(self, entry: Entry, claims: Claims, deadline: float) -> bool:
+        """Give an entry of this lane, or of none, another deadline; False: its claim is gone.
+
+        Whoever finishes it meanwhile finds no claim in either place, so a claim that is not
+        in its lane is popped by :meth:`reclaim`, which waits until it is somewhere.
+        """
+        with self._lock():
+            if not claims.pop(entry, False) and not self._odd.pop(entry, False):
+                return False
+            entry.deadline = deadline
+            self._odd[entry] = True
+            if deadline < inf:
+                self._push(entry, deadline)
+        if deadline < inf:
+            self._rouse_by(deadline)
+        return True
+
+    def reclaim(self, entry: Entry) -> bool:
+        """Pop the claim of one that may have been moved out of its lane."""
+        with self._lock():
+            return self._odd.pop(entry, False)
 
     def forget(self, entry: Entry) -> None:
         """Withdraw one that was entered by :meth:`at`."""
@@ -216,7 +256,9 @@ class Watchdog:
                 if deadline > now and entry is not None and entry in self._odd:
                     return deadline
                 heapq.heappop(self._heap)
-            if entry is not None and deadline <= now and self._odd.pop(entry, False):
+                # Under the lock, and only if it has not been given another deadline since.
+                is_due = entry is not None and entry.deadline == deadline and self._odd.pop(entry, False)
+            if entry is not None and is_due:
                 expire(entry)
             del entry  # or it would be kept until the next one comes
 

@@ -89,6 +89,21 @@ def read_list(text: str) -> tuple[str, ...]:
     return tuple(item.strip() for item in text.split(","))
 
 
+def read_path_table(text: str) -> tuple[tuple[str, float | None], ...]:
+    """``/reports=60s,/export/=off``: paths and the seconds, or the word for off, of each."""
+    return tuple(_path_and_seconds(item) for item in read_list(text))
+
+
+def _path_and_seconds(item: str) -> tuple[str, float | None]:
+    path, equals, seconds = (part.strip() for part in item.rpartition("="))
+    if not equals:
+        raise ValueError(f"has no equals sign in {shown(item)}")
+    try:
+        return path, None if means_off(seconds) else read_seconds(seconds)
+    except ValueError as error:
+        raise ValueError(f"has {shown(item)}, whose {shown(seconds)} {error}") from None
+
+
 def read_patterns(text: str) -> tuple[str | re.Pattern[str], ...]:
     """A comma-separated list in which ``/.../`` is a regular expression, commas and all."""
     return tuple(_patterns(text))

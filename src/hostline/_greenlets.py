@@ -24,6 +24,7 @@ from types import FrameType
 from typing import Any
 
 from hostline import _safepoints, _stacks
+from hostline._abortable import Block, call_each
 from hostline._breaker import DEFERRAL, GRACE, SHOTS
 from hostline._deadlines import watchdog
 from hostline._interrupts import ThreadRequest
@@ -104,14 +105,21 @@ class GreenletRequest(ThreadRequest):
         deferral_limit = self.guard.settings.deferral_limit or 0.0
         if shots == SHOTS:
             self.tell_unstoppable(frame)
+        elif self.is_held_back():
+            self._later(DEFERRAL, partial(self._fire, max(since, monotonic()), shots))
         elif monotonic() - since < deferral_limit and (
             self.is_shielded or not _safepoints.may_break(frame, is_waiting=True)
         ):
             self._later(DEFERRAL, partial(self._fire, since, shots))
         else:
             self.shot_at = True
+            self.call_cancels()
             self._later(GRACE, partial(self._fire, monotonic() + GRACE, shots + 1))
             self._greenlet.throw(RequestTimeoutException)
+
+    def cancel_each(self, blocks: list[Block]) -> None:
+        """In a greenlet: what is called may wait in gevent's way."""
+        self.report(partial(call_each, blocks))
 
     def _later(self, delay: float, job: Callable[[], object]) -> None:
         timer = self._hub.loop.timer(delay)

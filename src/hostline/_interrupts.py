@@ -37,6 +37,7 @@ from hostline import _stacks
 from hostline._breaker import Breaker, absorb, firing
 from hostline._requests import Observers, RequestDetails, State, logger, reporter
 from hostline._termination import main_frame, terminator
+from hostline.errors import RequestTimeoutException
 from hostline.settings import RequestTimeoutSettings
 
 
@@ -114,6 +115,11 @@ class ThreadCall:
         if breaker is not None:
             breaker.let_go()
 
+    def strike(self) -> bool:
+        """Whether its own thread, which asks, is to raise the abort that is due."""
+        breaker = self._breaker
+        return breaker is not None and breaker.strike()
+
     def report(self, job: Callable[[], object]) -> None:
         """Have something told soon, by a thread that has nothing better to do."""
         reporter.submit(job)
@@ -139,9 +145,50 @@ class ThreadRequest(ThreadCall, RequestDetails):
     def owner(self) -> RequestDetails:
         return self
 
+    @property
+    def is_breakable(self) -> bool:
+        return self.guard.breaks
+
+    @property
+    def shield_limit(self) -> float:
+        return self.guard.settings.shield_limit or 0.0
+
+    @property
+    def has_left(self) -> bool:
+        return self.came_back or (self.ended is not None and self.state is not State.TIMED_OUT)
+
     def survives_fork(self) -> bool:
         """Whether this is the request that forked."""
         return self.thread_id == get_ident()
+
+    def fall_due(self) -> None:
+        """The abort falls at the very end of its thread's last shield."""
+        self.end_here()
+
+    def end_here(self) -> None:
+        """Raise the abort in place of its shot, in its own thread."""
+        if self.thread_id == get_ident() and self.strike():
+            raise RequestTimeoutException
+
+    def refuse_work(self) -> None:
+        """Raise the abort in place of its shot; behind that, it is clean-up that asks."""
+        if self.thread_id != get_ident() or self.strike():
+            raise RequestTimeoutException
+
+    def withdraw(self) -> bool:
+        """Claim it, whatever lane it is in. From any thread."""
+        raise NotImplementedError
+
+    def give_up(self) -> None:
+        """As at the deadline, but without a shot: its code is about to end itself."""
+        super().give_up()
+        if self.thread_id != get_ident() or self.strike():
+            return
+        if self.withdraw() and self.time_out(self.current_trace()):
+            breaker = self.make_breaker()
+            breaker.strike()
+            breaker.expire()  # which looks again whether that was heeded
+            self.report(self.tell_timeout)
 
     def expire(self) -> None:
         """Time it out. In the watchdog's thread, which has won the claim."""

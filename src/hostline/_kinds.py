@@ -10,7 +10,7 @@ May import ``errors`` and ``_environment`` of hostline.
 import math
 import re
 import signal
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import timedelta
 from typing import TypeVar, cast
@@ -20,6 +20,7 @@ from hostline._environment import (
     Kind,
     Setting,
     read_list,
+    read_path_table,
     read_seconds,
     read_signal,
     read_switch,
@@ -199,13 +200,47 @@ def _check_path(given: Given, item: object) -> str:
     if not item.isprintable() or "?" in item or "#" in item:
         raise given.refusal_of(item, "is no path: it has a query, a fragment or an unprintable character")
     if item.endswith("*"):
-        remedy = f"Write {given.spelled(item.rstrip('*'))}: a path exempts all that begins with it"
+        remedy = f"Write {given.spelled(item.rstrip('*'))}: a path stands for all that begins with it"
         raise given.refusal_of(item, "ends in a wildcard", remedy)
     return str(item)
 
 
 def _check_paths(given: Given, value: object) -> tuple[str, ...]:
     return check_each(_check_path, given, value)
+
+
+def _check_header_name(given: Given, item: object) -> str:
+    if not isinstance(item, str) or re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", item) is None:
+        raise given.refusal_of(item, "is no name of a header")
+    return item.lower()
+
+
+def _check_header_names(given: Given, value: object) -> tuple[str, ...]:
+    return check_each(_check_header_name, given, value)
+
+
+def _check_timeout_for(given: Given, value: object) -> object:
+    """A callable as it is, a table as its rows: so they are one value, and cannot change."""
+    if isinstance(value, Mapping):
+        value = tuple(cast("Mapping[object, object]", value).items())
+    if not isinstance(value, tuple):
+        return _check_callable(given, value)
+    rows = check_each(_check_row, given, cast("tuple[object, ...]", value))
+    paths = [path for path, _ in rows]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise given.refusal(f"has {path} twice")
+    return rows
+
+
+def _check_row(given: Given, row: object) -> tuple[str, float | None]:
+    wrong = given.refusal_of(row, "is no path with its seconds")
+    pair = cast("tuple[object, ...]", row) if isinstance(row, tuple) else ()
+    if len(pair) != 2:
+        raise wrong
+    path, seconds = pair
+    checked = _check_path(given, path)
+    return checked, check_seconds(f"the {checked} of {given.name}", seconds)
 
 
 # The kinds
@@ -259,6 +294,20 @@ BODY = Kind(
     can_be_off=True,
 )
 CALLABLE = Kind(_check_callable, "a function, or None")
+HEADER_NAMES = Kind(
+    _check_header_names,
+    "the names of headers, such as ['hostline-timeout', 'grpc-timeout'], or None",
+    "the names of headers, such as hostline-timeout,grpc-timeout",
+    read_list,
+    can_be_off=True,
+)
+TIMEOUT_FOR = Kind(
+    _check_timeout_for,
+    "a function, a dict of paths and seconds such as {'/reports': 60, '/export/': None}, or None",
+    "paths and their seconds, such as /reports=60s,/export/=off",
+    read_path_table,
+    can_be_off=True,
+)
 OBSERVERS = Kind(
     _check_observers,
     "'log', a callable, or a list of them; () switches them off",

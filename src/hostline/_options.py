@@ -7,7 +7,7 @@ guard, ``*Keywords`` those of them that cannot also stand alone. Users find thes
 May import ``_authority`` and ``_host_kinds`` of hostline.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import timedelta
 from types import EllipsisType
@@ -63,11 +63,13 @@ class RequestTimeoutOptions(TypedDict, total=False):
     stream_timeout: Seconds | EllipsisType
     warn_after: Seconds | EllipsisType
     mode: Mode | EllipsisType
-    timeout_for: _TimeoutFor | EllipsisType | None
+    timeout_for: _TimeoutFor | Mapping[str, Seconds] | EllipsisType | None
     exempt_paths: str | Sequence[str] | AbstractSet[str] | EllipsisType | None
+    trust_timeout_header: str | Sequence[str] | AbstractSet[str] | EllipsisType | None
     status: int | EllipsisType
     body: _Body | EllipsisType | None
     content_type: str | EllipsisType | None
     observers: str | Observer | Sequence[str | Observer] | EllipsisType | None
     signal: int | str | EllipsisType
     deferral_limit: Seconds | EllipsisType
+    shield_limit: Seconds | EllipsisType

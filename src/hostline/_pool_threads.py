@@ -52,6 +52,20 @@ class LoopRequest(RequestDetails):
     broken_calls: "set[PoolCall] | None" = None
 
     @property
+    def is_breakable(self) -> bool:
+        return self.guard.breaks
+
+    @property
+    def shield_limit(self) -> float:
+        return self.guard.settings.shield_limit or 0.0
+
+    @property
+    def call_here(self) -> "PoolCall | None":
+        """The call that this very thread runs for it."""
+        every = [*list(self.calls or ()), *list(self.broken_calls or ())]
+        return next((call for call in every if call.thread_id == get_ident()), None)
+
+    @property
     def adopts_calls(self) -> bool:
         """Whether threads work for it now. A clean-up behind the deadline is not broken again."""
         return self.ended is None and self.guard.breaks

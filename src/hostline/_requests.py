@@ -8,7 +8,7 @@ many parties believe that they end it.
 Who may move a request is settled before, by the claim (see ``_deadlines``): whoever pops
 it from its lane. So no lock is needed here.
 
-Imports: ``_native``, ``_stacks``. Times are seconds; instants are :func:`time.monotonic`'s.
+Imports: ``_abortable``, ``_native``, ``_stacks``. Times are seconds; instants are :func:`time.monotonic`'s.
 """
 
 import logging
@@ -23,6 +23,7 @@ from math import inf
 from time import monotonic
 
 from hostline import _stacks
+from hostline._abortable import Abortable
 from hostline._native import SimpleQueue, after_fork_in_child, native_lock, start_native_thread
 
 logger = logging.getLogger("hostline")
@@ -59,7 +60,7 @@ def clean_request_id(text: str) -> str:
     return _NOT_IN_AN_ID.sub("", text[: 2 * _ID_LENGTH])[:_ID_LENGTH]
 
 
-class RequestDetails:
+class RequestDetails(Abortable):
     """One request, as observers, the app and a configurable answer may see it.
 
     Found at ``environ["hostline.request"]`` and ``scope["hostline.request"]``. To be
@@ -108,6 +109,20 @@ class RequestDetails:
     def service(self) -> float:
         """How long the request has run, or ran."""
         return (monotonic() if self.ended is None else self.ended) - self.started
+
+    @property
+    def has_left(self) -> bool:
+        """Whether its code runs no longer, as far as its deadline is concerned."""
+        return self.ended is not None
+
+    @property
+    def next_deadline(self) -> float:
+        """The instant that counts, a change on its way to another thread included."""
+        return self.deadline
+
+    def set_timeout(self, timeout: float | None) -> bool:
+        """Let it run for so long from its start; False: too late. From any thread."""
+        raise NotImplementedError
 
     def move_to(self, state: State) -> bool:
         """Enter a state; False, and nothing done, where that would not be legal."""

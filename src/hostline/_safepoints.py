@@ -60,9 +60,12 @@ _OURSELVES = "hostline._breaker"
 _GUARDS = frozenset(
     f"hostline.{name}"
     for name in (
+        "_abortable",
         "_asgi_exchange",
         "_asgi_timeout",
         "_blocked_loops",
+        "_deadline_api",
+        "_deadlines",
         "_interrupts",
         "_loop_deadlines",
         "_pool_threads",

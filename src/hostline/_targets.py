@@ -1,4 +1,4 @@
-"""The path and query of a request as its client sent them, and path prefixes.
+"""The path and query of a request as its client sent them, path prefixes, and tables of them.
 
 Servers differ in what they hand on of the request line: some give it whole, some decode
 it, some give the whole URL where only a path belongs. The functions here take the pieces
@@ -10,7 +10,7 @@ May import nothing of hostline.
 
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 # RFC 9112, section 3.2.2: clients may send the whole URL to any server, and many servers
 # pass it on as if it were the path.
@@ -20,6 +20,10 @@ _QUERY_OR_FRAGMENT = re.compile(rb"[?#]")
 # urllib's unquote_to_bytes raises and catches for each stray percent sign, which a client
 # may send by the ten thousand.
 _ENCODED_OCTET = re.compile(rb"%([0-9A-Fa-f]{2})")
+
+
+T = TypeVar("T")
+D = TypeVar("D")
 
 
 class Target(NamedTuple):
@@ -74,6 +78,20 @@ class PathPrefixes:
             return False
         decoded = _decoded(path)
         return decoded in self._exact or decoded.startswith(self._prefixes)
+
+
+class PathTable(Generic[T]):
+    """Values by path prefixes as in :class:`PathPrefixes`, of which the longest counts."""
+
+    __slots__ = ("_rows",)
+
+    def __init__(self, rows: Iterable[tuple[str, T]]) -> None:
+        longest_first = sorted(rows, key=lambda row: len(row[0]), reverse=True)
+        self._rows = [(PathPrefixes((path,)), value) for path, value in longest_first]
+
+    def find(self, path: bytes, default: D) -> T | D:
+        """The value for the path, percent-encoded."""
+        return next((value for prefix, value in self._rows if prefix.match(path)), default)
 
 
 def _origin_form(target: bytes) -> bytes:

@@ -11,6 +11,7 @@ runs cannot be told from outside.
 
 import sys
 import threading
+from collections.abc import Callable
 from math import inf
 from time import monotonic
 from typing import Any
@@ -77,6 +78,8 @@ class TrioRequest(AsgiRequest):
             with self._scope:
                 await app(scope, request.receive, request.send)
         except BaseException as error:  # noqa: BLE001 - raised anew, where no task group can wrap it
+            if self.has_given_up:
+                self.give_up()  # a thread of its has, and nobody has answered yet
             return error
         return None
 
@@ -98,13 +101,13 @@ class TrioRequest(AsgiRequest):
         except Exception as error:  # noqa: BLE001 - as above
             self._answer_error = error
 
-    def _answer_at_once(self) -> None:
+    def answer_at_once(self) -> None:
         self.is_answered = self.is_answered_for
 
-    def _break_off_above(self) -> None:
+    def break_off_above(self) -> None:
         self.break_off()
 
-    def break_off(self) -> None:
+    def break_code(self) -> None:
         """Have the app's code end. Its task waits for its threads: trio sees to that."""
         self.break_calls()
         self.cancel()
@@ -113,13 +116,31 @@ class TrioRequest(AsgiRequest):
         """Cancel all that it waits for, now and from here on."""
         self._scope.cancel()
 
+    def call_in_loop(self, call: Callable[[], object]) -> bool:
+        """Have the loop do it in its next round; False: it does nothing any more."""
+        try:
+            self.lanes.token.run_sync_soon(call)
+        except RuntimeError:  # trio.RunFinishedError
+            return False
+        return True
+
+    def break_off_soon(self) -> None:
+        """A scope may be cancelled by the code that is in it."""
+        if self.is_in_loop():
+            self.break_off_unshielded()
+        else:
+            super().break_off_soon()
+
+    def insist_later(self) -> None:
+        """A scope insists by itself."""
+
     async def end_with(self, call: PoolCall) -> None:
         """Go on where a task waited for a thread that has ended: be cancelled there."""
         del call
         await anyio.lowlevel.checkpoint()
         raise RequestTimeoutException  # not reached, but in a shield of the app's
 
-    def _current_trace(self) -> _stacks.Trace:
+    def current_trace(self) -> _stacks.Trace:
         return _stacks.of_coroutine(self._coroutine, _CALLS_THE_APP) + self.calls_trace()
 
     def warn_after(self, seconds: float) -> None:
@@ -130,7 +151,7 @@ class TrioRequest(AsgiRequest):
         assert self._warn_after is not None  # or it is not started
         await anyio.sleep(max(0.0, self.started + self._warn_after - monotonic()))
         if self.ended is None:
-            _slow.warn_soon(self, self._current_trace())
+            _slow.warn_soon(self, self.current_trace())
 
 
 _CALLS_THE_APP = TrioRequest.outermost = frozenset({TrioRequest._call.__code__})
@@ -139,7 +160,7 @@ _CALLS_THE_APP = TrioRequest.outermost = frozenset({TrioRequest._call.__code__})
 class TrioLanes:
     """The deadlines of one run of trio's. In its thread, but for what a sentinel asks."""
 
-    def __init__(self, token: object) -> None:
+    def __init__(self, token: Any) -> None:
         self.token = token
         self.thread_id = threading.get_ident()
         self.claims: dict[TrioRequest, bool] = {}

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from math import inf
 from threading import get_ident
 from time import monotonic
-from typing import TYPE_CHECKING, NoReturn, Unpack
+from typing import TYPE_CHECKING, NoReturn, Unpack, cast
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from hostline import _budget, _greenlets, _responses, _wsgi_bodies, observers
@@ -98,6 +98,26 @@ class WsgiRequest(ThreadRequest):
         finally:
             self.is_shielded = False
 
+    def set_timeout(self, timeout: float | None) -> bool:
+        """Let it run for so long from its start; False: too late. From any thread."""
+        if self.is_stream:
+            return False
+        before, self.timeout = self.timeout, timeout
+        if not watchdog.move(self, self._lane_entries, inf if timeout is None else self.started + timeout):
+            self.timeout = before
+            return False
+        return True
+
+    def withdraw(self) -> bool:
+        """Claim it, whatever lane it is in. From any thread."""
+        return self._lane_entries.pop(self, False) or watchdog.reclaim(self)
+
+    @property
+    def _lane_entries(self) -> Claims:
+        """The claims among which it has begun, unless its timeout was no lane's."""
+        lane = cast("RequestTimeoutMiddleware", self.guard).lane
+        return _NONE if lane is None else lane.entries
+
     def complete(self) -> None:
         """End well, unless it has ended already."""
         if self.end(_COMPLETED):
@@ -141,11 +161,12 @@ class RequestTimeoutMiddleware:
         self._threads_met: set[int] = set()
         self._request: type[WsgiRequest] = WsgiRequest
         self._is_attended = self.observers.are_attentive
+        self._timeouts = _budget.ServiceTimeouts(settings)
         self._judges_each = _budget.judges_each(settings)
         if _SIGNALS_MAY_END_WAITS and self.breaks and threading.current_thread() is threading.main_thread():
             main_thread.prepare(settings.signal)  # the worker threads cannot
         timeout = settings.service_timeout
-        self._lane: Lane | None = None if timeout is None else watchdog.lane(timeout)
+        self.lane: Lane | None = None if timeout is None else watchdog.lane(timeout)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
@@ -154,7 +175,7 @@ class RequestTimeoutMiddleware:
         if thread_id not in self._threads_met:
             self._meet_thread(thread_id)
         request = environ["hostline.request"] = self._request(environ, self, thread_id)
-        lane = self._lane
+        lane = self.lane
         is_judged = self._judges_each
         if not is_judged and "HTTP_X_REQUEST_START" in environ:
             request.wait = self._waits.unhurried(environ["HTTP_X_REQUEST_START"], time.time())
@@ -186,7 +207,7 @@ class RequestTimeoutMiddleware:
             result = self.app(environ, request.start_response)
             if result.__class__ is not list:
                 result = self._begun(request, result, environ)
-            if claims.pop(request, False):
+            if claims.pop(request, False) or watchdog.reclaim(request):
                 if not request.is_stream:
                     request.end(_COMPLETED)
                     if is_attended:
@@ -246,7 +267,8 @@ class RequestTimeoutMiddleware:
     def _judge(self, environ: WSGIEnvironment, request: WsgiRequest) -> WSGIApplication | None:
         """Set how long the request may run; or what is to serve it instead."""
         settings = self.settings
-        if settings.exempt_paths and self._exempt.match(target(environ).path):
+        path = target(environ).path if self._timeouts.needs_path else b""
+        if self._exempt.match(path):
             return self.app
         wait = None
         if settings.wait_timeout is not None:
@@ -257,7 +279,12 @@ class RequestTimeoutMiddleware:
             has_body=_budget.announces_body(
                 environ.get("CONTENT_LENGTH"), environ.get("HTTP_TRANSFER_ENCODING")
             ),
-            service_timeout=_budget.service_timeout(settings, environ),
+            service_timeout=_budget.lowered(
+                self._timeouts.of(environ, path),
+                settings.trust_timeout_header,
+                lambda name: environ.get("HTTP_" + name.upper().replace("-", "_"), ""),
+                wait,
+            ),
         )
         request.wait, request.timeout = verdict.wait, verdict.timeout
         if isinstance(verdict, _budget.Expired):
@@ -306,7 +333,7 @@ class RequestTimeoutMiddleware:
             if not lane.earliest <= deadline <= lane.latest:
                 watchdog.rouse()
             chunk = make()
-            if claims.pop(request, False):
+            if claims.pop(request, False) or watchdog.reclaim(request):
                 return chunk
             if not self.breaks:
                 request.leave()
@@ -334,7 +361,8 @@ class RequestTimeoutMiddleware:
         self, request: WsgiRequest, claims: Claims, error: BaseException
     ) -> RequestTimeoutError | None:
         """What an exception out of the app means: None, that it is the app's own."""
-        if not request.shot_at and claims.pop(request, False):
+        is_own = not request.shot_at and (claims.pop(request, False) or watchdog.reclaim(request))
+        if is_own and not request.has_given_up:
             return None
         request.leave()
         if not self.breaks or not isinstance(error, (Exception, RequestTimeoutException)):

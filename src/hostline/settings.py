@@ -30,6 +30,7 @@ from hostline._kinds import (
     COUNT,
     ERROR_STATUS,
     HEADER,
+    HEADER_NAMES,
     OBSERVERS,
     PATHS,
     REDIRECT_STATUS,
@@ -37,6 +38,7 @@ from hostline._kinds import (
     SIGNAL,
     SWITCH,
     SWITCH_OR_NONE,
+    TIMEOUT_FOR,
     one_of,
 )
 from hostline._options import (
@@ -309,12 +311,23 @@ class RequestTimeoutSettings(_Settings):
         "HOSTLINE_TIMEOUT_MODE",
         "`respond`: answer 504 or 503; `raise`: raise an error to what wraps us; `report`: only observe.",
     )
-    timeout_for: Callable[[object], Seconds | EllipsisType] | None = _setting(
-        None,
-        CALLABLE,
-        None,
-        "Gives the service timeout of one request, from its environ or scope: seconds, 0 or None "
-        "for no limit, `...` for `service_timeout`.",
+    timeout_for: Callable[[object], Seconds | EllipsisType] | tuple[tuple[str, float | None], ...] | None = (
+        _setting(
+            None,
+            TIMEOUT_FOR,
+            "HOSTLINE_TIMEOUT_FOR",
+            "The service timeouts of some requests: a dict of what their paths begin with and seconds, 0 or "
+            "None for no limit, where the longest path counts; or a callable that gives one from the environ "
+            "or scope, `...` for `service_timeout`.",
+        )
+    )
+    trust_timeout_header: tuple[str, ...] = _setting(
+        (),
+        HEADER_NAMES,
+        "HOSTLINE_TIMEOUT_TRUST_TIMEOUT_HEADER",
+        "Headers in which callers say how long they wait, and which lower a request's limit: "
+        "`hostline-timeout`, `x-envoy-expected-rq-timeout-ms` (milliseconds), `grpc-timeout`. Only where "
+        "your own services call this one.",
     )
     exempt_paths: tuple[str, ...] = _setting(
         (),
@@ -359,6 +372,12 @@ class RequestTimeoutSettings(_Settings):
         "HOSTLINE_TIMEOUT_DEFERRAL_LIMIT",
         "How long an abort is put off while the code is where an exception would break state: importing, "
         "closing, in a lock's or a pool's bookkeeping.",
+    )
+    shield_limit: float | None = _setting(
+        5,
+        SECONDS,
+        "HOSTLINE_TIMEOUT_SHIELD_LIMIT",
+        "How long behind the deadline `hostline.shield()` can put an abort off. 0: not at all.",
     )
 
     @classmethod

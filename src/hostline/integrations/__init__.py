@@ -1,0 +1,1 @@
+"""What else can be stopped, or told the deadline: a module for each library."""

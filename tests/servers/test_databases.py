@@ -1,0 +1,383 @@
+"""Queries that run at the deadline, on a real PostgreSQL: gone from the server, and no connection lost."""
+
+import asyncio
+import random
+import threading
+import time
+from contextlib import nullcontext
+from functools import partial
+from importlib.util import find_spec
+
+import psycopg
+import pytest
+import sqlalchemy
+from django.apps import apps
+from django.db import connections, transaction
+from django.db.backends.signals import connection_created
+from fastapi import FastAPI
+from sqlalchemy.ext.asyncio import create_async_engine
+
+import exchanges  # noqa: F401 - configures Django
+import hostline
+from hostline._requests import State
+from hostline.asgi import RequestTimeoutMiddleware as AsgiMiddleware
+from hostline.integrations import django_db
+from hostline.integrations import sqlalchemy as integration
+from hostline.wsgi import RequestTimeoutMiddleware
+from loops import run  # noqa: F401 - a fixture
+from timeouts import Client, Recorder, eventually, hello, in_thread, scope, serve
+
+pytestmark = pytest.mark.server
+
+LIMIT = 0.3
+GONE_WITHIN = 1.0  # of the deadline; some 10 ms where the machine is quiet, as `pytest -rP` shows
+SYNC = [name for name in ("psycopg", "psycopg2") if find_spec(name)]
+ASYNC = [name for name in ("asyncpg", "psycopg") if find_spec(name)]
+
+
+@pytest.fixture
+def server(postgresql):
+    return postgresql
+
+
+@pytest.fixture
+def watch(server):
+    with psycopg.connect(server.address, autocommit=True) as connection:
+        yield Watch(connection)
+
+
+class Watch:
+    """Sees what the server is doing."""
+
+    def __init__(self, connection):
+        self._connection = connection
+
+    def active(self):
+        return self._connection.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(30%'"
+            " AND pid <> pg_backend_pid()"
+        ).fetchone()[0]
+
+    def in_a_transaction(self):
+        return self._connection.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"
+        ).fetchone()[0]
+
+    def when_gone(self):
+        assert eventually(lambda: self.active() == 0)
+        return time.monotonic()
+
+
+def url(server, driver):
+    folder = str(server.folder)
+    return f"postgresql+{driver}://hostline@/postgres?host={folder}"
+
+
+@pytest.fixture(params=SYNC)
+def engine(request, server):
+    engine = sqlalchemy.create_engine(url(server, request.param), pool_size=4, max_overflow=0)
+    integration.attach(engine)
+    yield engine
+    engine.dispose()
+
+
+def tell(gone, answered):
+    """For `pytest -rP`: behind the deadline."""
+    print(f"gone after {gone * 1000:.0f} ms, answered after {answered * 1000:.0f} ms")
+
+
+def sleeping(engine, seconds=30):
+    with engine.begin() as connection:
+        return connection.execute(sqlalchemy.text(f"SELECT pg_sleep({seconds}), 7")).all()
+
+
+@pytest.fixture(params=("main", "thread"))
+def road(request):
+    return {"main": lambda call: call(), "thread": in_thread}[request.param]
+
+
+def wsgi(function, **options):
+    def app(environ, start_response):
+        app.answer = function()
+        return hello(environ, start_response)
+
+    seen = Recorder()
+    guarded = RequestTimeoutMiddleware(app, service_timeout=LIMIT, observers=[seen], **options)
+    guarded.inner, guarded.seen = app, seen
+    return guarded
+
+
+def test_a_query_is_cancelled_on_the_server(road, engine, watch):
+    """By a watcher that does not wait for the client's answer."""
+    gone = []
+    sleeping(engine, 0)  # its first connection, of which SQLAlchemy learns about the server
+    began = time.monotonic()
+    watcher = threading.Thread(
+        target=lambda: (eventually(watch.active), gone.append(watch.when_gone() - began - LIMIT))
+    )
+    watcher.start()
+    app = wsgi(partial(sleeping, engine))
+    served = road(lambda: serve(app))
+    answered = time.monotonic() - began - LIMIT
+    watcher.join()
+    assert served.status == 504
+    assert app.seen.states == [State.READY, State.TIMED_OUT]
+    tell(gone[0], answered)
+    assert gone[0] < GONE_WITHIN
+    assert answered < GONE_WITHIN
+    assert watch.in_a_transaction() == 0
+    assert engine.pool.checkedout() == 0
+    assert sleeping(engine, 0) == [("", 7)]
+
+
+def test_a_query_in_time(road, engine):
+    app = wsgi(partial(sleeping, engine, 0))
+    assert road(lambda: serve(app)).status == 200
+    assert app.inner.answer == [("", 7)]
+
+
+def test_many_statements_and_none_without_parameters(road, engine):
+    def work():
+        with engine.begin() as connection:
+            connection.exec_driver_sql("CREATE TEMPORARY TABLE numbers (n int) ON COMMIT DROP")
+            rows = [{"n": n} for n in range(3)]
+            connection.execute(sqlalchemy.text("INSERT INTO numbers VALUES (:n)"), rows)
+            return (
+                connection.execution_options(no_parameters=True)
+                .exec_driver_sql("SELECT sum(n) FROM numbers")
+                .scalar()
+            )
+
+    app = wsgi(work)
+    assert road(lambda: serve(app)).status == 200
+    assert app.inner.answer == 3
+
+
+def test_a_commit_in_a_shield(road, engine, watch):
+    """The deadline falls into the transaction, and what was begun is committed whole."""
+    with engine.begin() as connection:
+        connection.execute(sqlalchemy.text("DROP TABLE IF EXISTS kept"))
+        connection.execute(sqlalchemy.text("CREATE TABLE kept (n int)"))
+
+    def work():
+        with hostline.shield(), engine.begin() as connection:
+            connection.execute(sqlalchemy.text("INSERT INTO kept VALUES (1)"))
+            connection.execute(sqlalchemy.text("SELECT pg_sleep(0.5)"))
+
+    assert road(lambda: serve(wsgi(work))).status == 504
+    with engine.begin() as connection:
+        assert connection.execute(sqlalchemy.text("SELECT count(*) FROM kept")).scalar() == 1
+
+
+@pytest.mark.parametrize("driver", SYNC)
+def test_the_server_s_own_limit_follows(server, driver):
+    engine = sqlalchemy.create_engine(url(server, driver))
+    integration.attach(engine, statement_timeout=True)
+    show = sqlalchemy.text("SELECT current_setting('statement_timeout')")
+
+    def work():
+        with engine.begin() as connection:
+            limited = connection.execute(show).scalar()
+            hostline.set_timeout(None)
+            unlimited = connection.execute(show).scalar(), connection.execute(show).scalar()
+        return limited, unlimited
+
+    app = wsgi(work)
+    assert in_thread(lambda: serve(app)).status == 200
+    limited, unlimited = app.inner.answer
+    assert 0 < int(limited.removesuffix("ms")) <= LIMIT * 1000
+    assert unlimited == ("0", "0")
+    with engine.begin() as connection:
+        assert connection.execute(show).scalar() == "0"
+    engine.dispose()
+
+
+def test_fastapi_s_pool_threads(run, engine, watch):  # noqa: F811
+    app = FastAPI()
+
+    @app.get("/")
+    def view():
+        return len(sleeping(engine))
+
+    guarded = AsgiMiddleware(app, service_timeout=LIMIT, observers=())
+    client = run(Client().ask(guarded, scope()))
+    assert (client.status, client.error) == (504, None)
+    assert watch.when_gone() > 0
+    assert engine.pool.checkedout() == 0
+    assert sleeping(engine, 0) == [("", 7)]
+
+
+@pytest.mark.parametrize("driver", ASYNC)
+@pytest.mark.parametrize("limits", (False, True))
+def test_async_engines(run, server, watch, driver, limits):  # noqa: F811
+    async def main():
+        engine = create_async_engine(url(server, driver), pool_size=2, max_overflow=0)
+        integration.attach(engine, statement_timeout=limits)
+
+        async def ask(seconds):
+            async with engine.begin() as connection:
+                result = await connection.execute(sqlalchemy.text(f"SELECT pg_sleep({seconds})::text, 7"))
+                return result.all()
+
+        async def app(scope, receive, send):
+            await ask(30)
+
+        guarded = AsgiMiddleware(app, service_timeout=LIMIT, observers=())
+        await ask(0)
+        began = time.monotonic()
+        client = await Client().ask(guarded)
+        answered = time.monotonic() - began
+        gone = await asyncio.to_thread(watch.when_gone) - began
+        good = await ask(0)
+        checked_out = engine.pool.checkedout()
+        await engine.dispose()
+        return client, answered, gone, good, checked_out
+
+    client, answered, gone, good, checked_out = run(main())
+    assert (client.status, client.error) == (504, None)
+    tell(gone - LIMIT, answered - LIMIT)
+    assert answered < LIMIT + GONE_WITHIN
+    assert gone < LIMIT + GONE_WITHIN
+    assert (good, checked_out) == ([("", 7)], 0)
+
+
+# Django
+
+
+@pytest.fixture
+def django(server, monkeypatch):
+    """Django's connections of each thread to this server, as ``attach`` finds them."""
+    database = {"ENGINE": "django.db.backends.postgresql", "USER": "hostline", "NAME": "postgres"}
+    settings = connections.configure_settings({"default": {**database, "HOST": str(server.folder)}})
+    monkeypatch.setattr(connections, "settings", settings)
+    apps.populate(())
+    django_db.attach()
+    yield connections
+    connections.close_all()
+    connection_created.disconnect(dispatch_uid="hostline")
+
+
+def ask_django(sql):
+    with connections["default"].cursor() as cursor:
+        cursor.execute(sql)
+        return cursor.fetchall()
+
+
+@pytest.mark.usefixtures("django")
+@pytest.mark.parametrize("is_atomic", (False, True))
+def test_a_django_query_is_cancelled(road, watch, is_atomic):
+    connected = []
+
+    def view():
+        ask_django("SELECT 1")
+        try:
+            with transaction.atomic() if is_atomic else nullcontext():
+                ask_django("SELECT pg_sleep(30)")
+        finally:
+            connected.append(connections["default"].connection is not None)
+            connections.close_all()
+
+    began = time.monotonic()
+    app = wsgi(view)
+    assert road(lambda: serve(app)).status == 504
+    answered = time.monotonic() - began - LIMIT
+    gone = watch.when_gone() - began - LIMIT
+    tell(gone, answered)
+    assert connected == [False]
+    assert gone < GONE_WITHIN
+    assert watch.in_a_transaction() == 0
+
+
+@pytest.mark.usefixtures("django")
+def test_a_django_connection_is_opened_anew(road):
+    """In the very request, by its clean-up."""
+    answers = []
+
+    def view():
+        try:
+            ask_django("SELECT pg_sleep(30)")
+        finally:
+            answers.append(ask_django("SELECT 7"))
+            connections.close_all()
+
+    assert road(lambda: serve(wsgi(view))).status == 504
+    assert answers == [[(7,)]]
+
+
+@pytest.mark.usefixtures("django")
+def test_a_django_transaction_in_a_shield(road):
+    ask_django("SELECT 1")
+    with connections["default"].cursor() as cursor:
+        cursor.execute("DROP TABLE IF EXISTS kept")
+        cursor.execute("CREATE TABLE kept (n int)")
+
+    def view():
+        try:
+            with hostline.shield(), transaction.atomic(), connections["default"].cursor() as cursor:
+                cursor.execute("INSERT INTO kept VALUES (1)")
+                cursor.execute("SELECT pg_sleep(0.5)")
+        finally:
+            connections.close_all()
+
+    assert road(lambda: serve(wsgi(view))).status == 504
+    assert ask_django("SELECT count(*) FROM kept") == [(1,)]
+
+
+def test_django_s_server_side_limit(django):
+    connection_created.disconnect(dispatch_uid="hostline")
+    django_db.attach(statement_timeout=True)
+    show = "SELECT current_setting('statement_timeout')"
+
+    def view():
+        outside = ask_django(show)
+        with transaction.atomic():
+            limited = ask_django(show)
+            hostline.set_timeout(None)
+            unlimited = [ask_django(show), ask_django(show)]
+        django.close_all()
+        return outside, limited, unlimited
+
+    app = wsgi(view)
+    assert in_thread(lambda: serve(app)).status == 200
+    outside, [(limited,)], unlimited = app.inner.answer
+    assert outside == [("0",)]
+    assert 0 < int(limited.removesuffix("ms")) <= LIMIT * 1000
+    assert unlimited == [[("0",)], [("0",)]]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_pool_after_many_aborts(engine, watch):
+    """Good requests and bad ones by turns, four at a time, the deadline at every moment of a query."""
+    wrong, statuses = [], []
+
+    def work(number):
+        with engine.begin() as connection:
+            connection.execute(sqlalchemy.text("SELECT 1"))
+            slow = number % 3 == 0
+            seconds = 0.04 + random.random() / 50 if slow else 0
+            row = connection.execute(sqlalchemy.text(f"SELECT pg_sleep({seconds})::text, {number}")).one()
+            if row[1] != number:
+                wrong.append((row, number))
+
+    def requests(first):
+        for number in range(first, 1000, 4):
+            app = RequestTimeoutMiddleware(
+                lambda environ, start_response, n=number: (work(n), hello(environ, start_response))[1],
+                service_timeout=0.05,
+                observers=(),
+            )
+            statuses.append(serve(app).status)
+
+    threads = [threading.Thread(target=requests, args=(first,)) for first in range(4)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert wrong == []
+    assert set(statuses) == {200, 504}
+    assert len(statuses) == 1000
+    assert engine.pool.checkedout() == 0
+    assert eventually(lambda: watch.active() == 0)
+    assert eventually(lambda: watch.in_a_transaction() == 0)
+    assert sleeping(engine, 0) == [("", 7)]

@@ -1,0 +1,164 @@
+"""SQLAlchemy's and Django's databases with SQLite; PostgreSQL's are in ``servers/test_databases.py``."""
+
+import sqlite3
+
+import pytest
+import sqlalchemy
+from django.apps import apps
+from django.db import connections, transaction
+from django.db.backends.signals import connection_created
+
+import exchanges  # noqa: F401 - configures Django
+from hostline.integrations import _drivers, django_db
+from hostline.integrations import sqlalchemy as integration
+from hostline.wsgi import RequestTimeoutMiddleware
+from timeouts import LONG, hello, in_thread, serve
+
+COUNTING = (
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n WHERE i < 0"
+)
+
+
+@pytest.fixture(params=("main", "thread"))
+def road(request):
+    return {"main": lambda call: call(), "thread": in_thread}[request.param]
+
+
+@pytest.fixture
+def engine(tmp_path):
+    engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path}/database")
+    integration.attach(engine)
+    yield engine
+    engine.dispose()
+
+
+def ask(function, **options):
+    """What a function answers as a request, and the status that its client gets."""
+    answers = []
+
+    def app(environ, start_response):
+        answers.append(function())
+        return hello(environ, start_response)
+
+    served = serve(RequestTimeoutMiddleware(app, observers=(), **options))
+    return answers[0] if answers else None, served.status
+
+
+def execute(engine, statement, *parameters):
+    with engine.begin() as connection:
+        result = connection.execute(sqlalchemy.text(statement), *parameters)
+        return result.all() if result.returns_rows else None
+
+
+def test_a_query_is_cancelled(engine, road):
+    assert road(lambda: ask(lambda: execute(engine, COUNTING), service_timeout=0.05)) == (None, 504)
+    assert execute(engine, "SELECT 7") == [(7,)]
+
+
+def test_queries_in_time(engine, road):
+    def work():
+        execute(engine, "CREATE TABLE numbers (n int)")
+        execute(engine, "INSERT INTO numbers VALUES (:n)", [{"n": 1}, {"n": 2}])
+        with engine.begin() as connection:
+            unparametrised = connection.execution_options(no_parameters=True)
+            return unparametrised.exec_driver_sql("SELECT sum(n) FROM numbers").scalar()
+
+    assert road(lambda: ask(work, service_timeout=LONG)) == (3, 200)
+
+
+def test_no_limit_where_the_server_knows_none():
+    engine = sqlalchemy.create_engine("sqlite://")
+    integration.attach(engine, statement_timeout=True)
+    assert ask(lambda: execute(engine, "SELECT 7"), service_timeout=LONG) == ([(7,)], 200)
+    engine.dispose()
+
+
+class _Connection:
+    """A driver's that has what it is given."""
+
+    def __init__(self, **methods):
+        self.__dict__.update(methods)
+
+
+def test_each_driver_has_its_own_way():
+    called = []
+    safe = _Connection(cancel_safe=lambda **options: called.append(options), cancel=pytest.fail)
+    _drivers.cancel_of(safe)()
+    assert called == [{"timeout": _drivers._CANCEL_TIMEOUT}]
+    assert _drivers.cancel_of(_Connection(cancel=len)) is len
+    assert _drivers.cancel_of(_Connection(interrupt=len)) is len
+    assert _drivers.cancel_of(_Connection()) is None
+    with _drivers.cancelled_at_the_deadline(_Connection()):
+        pass
+
+
+def test_the_limit_is_what_is_left():
+    assert _drivers.limiting_statement() is None
+    told, _ = ask(_drivers.limiting_statement, service_timeout=LONG)
+    assert 0 < int(told.removeprefix("SET LOCAL statement_timeout = ")) <= LONG * 1000
+
+
+# Django
+
+
+@pytest.fixture
+def database(monkeypatch, tmp_path):
+    """Django's connections of each thread, as ``attach`` finds them."""
+    settings = connections.configure_settings(
+        {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": tmp_path / "database"}}
+    )
+    monkeypatch.setattr(connections, "settings", settings)
+    apps.populate(())
+    django_db.attach(statement_timeout=True)
+    yield connections
+    connections.close_all()
+    connection_created.disconnect(dispatch_uid="hostline")
+
+
+def ask_django(sql):
+    with connections["default"].cursor() as cursor:
+        cursor.execute(sql)
+        return cursor.fetchall()
+
+
+@pytest.mark.usefixtures("database")
+def test_a_django_query_is_cancelled(road):
+    """Its connection is closed, and the clean-up has another."""
+    answers = []
+
+    def view():
+        try:
+            with transaction.atomic():
+                ask_django(COUNTING)
+        finally:
+            answers.append(ask_django("SELECT 7"))
+            connections.close_all()  # this thread's
+
+    assert road(lambda: ask(view, service_timeout=0.05)) == (None, 504)
+    assert answers == [[(7,)]]
+
+
+@pytest.mark.usefixtures("database")
+def test_django_queries_in_time(road):
+    def view():
+        with transaction.atomic():
+            answer = ask_django("SELECT 7")
+        connections.close_all()
+        return answer
+
+    assert road(lambda: ask(view, service_timeout=LONG)) == ([(7,)], 200)
+    assert ask_django("SELECT 8") == [(8,)]
+
+
+@pytest.mark.usefixtures("database")
+def test_a_django_connection_is_wrapped_once():
+    connection = connections["default"]
+    ask_django("SELECT 1")
+    connection_created.send(sender=type(connection), connection=connection)
+    assert len(connection.execute_wrappers) == 1
+
+
+def test_sqlite_s_interrupt_is_found():
+    connection = sqlite3.connect(":memory:")
+    assert _drivers.cancel_of(connection) == connection.interrupt
+    connection.close()
