@@ -42,6 +42,10 @@ class AsgiRequest(BendableRequest, Breakable):
     guard: AsgiGuard
     #: The guard's own code, in whose frames the local ``request`` is this one.
     outermost: frozenset[CodeType] = frozenset()
+    #: What calls it at its deadline, where it is no lane's.
+    timer: object = None
+    #: Whether somebody wants to hear how it goes.
+    is_attended = False
     response_started = False
     #: Whether the guard has answered for it.
     is_answered = False
@@ -100,8 +104,10 @@ class AsgiRequest(BendableRequest, Breakable):
 
     def complete(self) -> None:
         """The response is whole, or the app is done without one."""
-        self._withdraw()
-        if self.end(_COMPLETED) and self.guard.is_attended():
+        self.claims.pop(self, False)
+        if self.timer is not None:
+            self._withdraw()
+        if self.end(_COMPLETED) and self.is_attended:
             self.guard.observers.tell(self, _COMPLETED)
 
     def _go_on_streaming(self) -> None:

@@ -12,7 +12,7 @@ import threading
 import time
 from asyncio import CancelledError, current_task, get_running_loop
 from math import inf
-from typing import Any, Unpack, cast
+from typing import Unpack, cast
 
 from hostline import _budget, _pool_threads, _responses, observers
 from hostline._asgi_exchange import (
@@ -38,6 +38,7 @@ from hostline._trio_request import TrioRequest
 from hostline.errors import RequestExpiryError, RequestTimeoutError, RequestTimeoutException
 from hostline.settings import RequestTimeoutOptions, RequestTimeoutSettings
 
+_NO_TASK = "hostline guards requests that run in a task of asyncio's; this one runs in none."
 _READY, _COMPLETED, _TIMED_OUT = State.READY, State.COMPLETED, State.TIMED_OUT
 
 
@@ -106,8 +107,11 @@ class RequestTimeoutMiddleware:
         else:
             request.timeout = timeout
         if self.is_attended():
+            request.is_attended = True
             self.observers.tell(request, _READY)
-        request.task = task = _current(loop)
+        request.task = task = current_task(loop)
+        if task is None:
+            raise RuntimeError(_NO_TASK)
         cancelling = task.cancelling()
         token = current_request.set(request)
         if timeout is not None:
@@ -238,6 +242,7 @@ class RequestTimeoutMiddleware:
             await serve_instead(scope, receive, send)
             return
         if self.is_attended():
+            request.is_attended = True
             self.observers.tell(request, _READY)
         token = current_request.set(request)
         error: BaseException | None = None
@@ -263,13 +268,6 @@ def _is_of_an_abort(error: BaseException) -> bool:
         group = cast("BaseExceptionGroup[BaseException]", error)
         return all(_is_of_an_abort(each) for each in group.exceptions)
     return isinstance(error, (CancelledError, Exception, RequestTimeoutException))
-
-
-def _current(loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any]:
-    task = current_task(loop)
-    if task is None:
-        raise RuntimeError("hostline guards requests that run in a task of asyncio's; this one runs in none.")
-    return task
 
 
 AsyncioRequest.outermost = OUTERMOST

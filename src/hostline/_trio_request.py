@@ -37,7 +37,7 @@ class TrioRequest(AsgiRequest):
     _answer_error: Exception | None = None
     _warn_after: float | None = None
     _coroutine: object = None
-    _alarm: anyio.CancelScope | None = None
+    timer: anyio.CancelScope | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, guard: AsgiGuard) -> None:
         super().__init__(scope, receive, _shielded(send), guard, _lanes_here())
@@ -45,8 +45,8 @@ class TrioRequest(AsgiRequest):
 
     def ring_at(self, deadline: float) -> None:
         """Have its keeper wake up then."""
-        if self._alarm is not None:
-            self._alarm.deadline = _on_the_loop_s_clock(deadline)
+        if self.timer is not None:
+            self.timer.deadline = _on_the_loop_s_clock(deadline)
 
     def _withdraw(self) -> None:
         self.claims.pop(self, False)
@@ -86,7 +86,7 @@ class TrioRequest(AsgiRequest):
     async def _keep_deadline(self) -> None:
         """In a task of its own: time the request out, and answer for it."""
         while self.ended is None:
-            with anyio.CancelScope(deadline=_on_the_loop_s_clock(self.deadline)) as self._alarm:
+            with anyio.CancelScope(deadline=_on_the_loop_s_clock(self.deadline)) as self.timer:
                 await anyio.sleep_forever()
             now = self.lanes.revive()  # first, for that may move the deadline
             if self.deadline <= now and self.claims.pop(self, False):
