@@ -43,7 +43,7 @@ class AsgiRequest(BendableRequest, Breakable):
     #: The guard's own code, in whose frames the local ``request`` is this one.
     outermost: frozenset[CodeType] = frozenset()
     #: What calls it at its deadline, where it is no lane's.
-    timer: object = None
+    timer: Any = None
     #: Whether somebody wants to hear how it goes.
     is_attended = False
     response_started = False

@@ -28,7 +28,7 @@ class AsyncioRequest(AsgiRequest):
     claims: dict[LoopEntry, bool]
     task: asyncio.Task[Any] | None = None
     filed: float | None = None
-    timer: asyncio.TimerHandle | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
+    timer: asyncio.TimerHandle | None = None
     answer: asyncio.Task[None] | None = None
     #: How often its task has been cancelled by us, and its code told to end in whichever way.
     cancels = 0

@@ -24,7 +24,7 @@ class DeadlineAdapter(HTTPAdapter):
     read bounds each wait for the server, not their sum: that is the abort's to bound.
     """
 
-    __attrs__ = (*HTTPAdapter.__attrs__, "_header")  # what is pickled of it
+    __attrs__ = [*HTTPAdapter.__attrs__, "_header"]  # noqa: RUF012 - what is pickled of it, as there
 
     def __init__(self, *args: Any, header: str | None = None, **options: Any) -> None:
         self._header = header
