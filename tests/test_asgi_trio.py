@@ -472,6 +472,7 @@ def test_a_shield_in_a_pool_thread():
 
     def work():
         with hostline.shield():
+            hostline.set_timeout(0.001)  # now that it has begun
             assert eventually(lambda: hostline.current().state is State.TIMED_OUT)
             steps.append("committed")
         linger()
@@ -479,7 +480,7 @@ def test_a_shield_in_a_pool_thread():
     async def endpoint():
         await anyio.to_thread.run_sync(work)
 
-    _, client = asking(endpoint, service_timeout=SHORT)
+    _, client = asking(endpoint)
     assert (client.status, client.error) == (504, None)
     assert steps == ["committed"]
 

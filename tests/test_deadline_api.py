@@ -275,6 +275,22 @@ def test_a_shorter_timeout_is_kept(road, seen):
     assert entries_left() == 0
 
 
+def test_too_late_in_the_loop(run):  # noqa: F811
+    """Asked by a thread before the deadline, heard by the loop behind it."""
+
+    async def endpoint():
+        request = hostline.current()
+        try:
+            await asyncio.sleep(MISSED)
+        finally:
+            request._set_timeout(LONG)
+            assert hostline.set_timeout(LONG) is False
+            assert request.timeout == SHORT
+
+    _, client = run(ask_async(endpoint, limit=SHORT))
+    assert (client.status, client.error) == (504, None)
+
+
 def test_a_timeout_that_has_passed_already(road):
     def view():
         time.sleep(0.005)
@@ -904,13 +920,14 @@ def test_a_shield_in_a_pool_thread(run, pool):  # noqa: F811
 
     def work():
         with hostline.shield():
+            hostline.set_timeout(0.001)  # now that it has begun
             until(lambda: hostline.current().state is State.TIMED_OUT)
             for _ in range(100):
                 time.sleep(0)
             steps.append("committed")
         until(lambda: hostline.remaining() is None)  # asyncio's own pool is not broken
 
-    _, client = run(ask_async(lambda: pool(work), limit=SHORT))
+    _, client = run(ask_async(lambda: pool(work)))
     assert (client.status, client.error) == (504, None)
     assert steps == ["committed"]
 
@@ -1138,6 +1155,36 @@ def test_no_cancel_comes_behind_its_block():
     assert calls
 
 
+def test_a_block_that_ends_by_its_checkpoint_is_cancelled(road):
+    """Nobody else has noticed the deadline."""
+    query = Query()
+
+    def work():
+        with hostline.interruptible(query.cancel):
+            hostline.checkpoint()
+
+    def view():
+        context = contextvars.copy_context()
+        let_the_deadline_pass_unnoticed()
+        in_thread(lambda: context.run(work))
+
+    assert ask(road, view)[1].status == 504
+    assert len(query.cancelled_by) == 1
+
+
+def test_a_sync_query_in_a_coroutine_that_blocks_its_loop():
+    """Broken in the main thread, and cancelled where it stood."""
+    query = Query()
+
+    async def endpoint():
+        with hostline.interruptible(query.cancel):
+            linger()
+
+    _, client = asyncio.run(ask_async(endpoint, limit=SHORT))
+    assert (client.status, client.error) == (504, None)
+    assert query.cancelled_by == [threading.get_ident()]
+
+
 def test_a_coroutine_is_cancelled_by_its_loop(run):  # noqa: F811
     query = Query()
 
@@ -1168,10 +1215,11 @@ def test_a_pool_thread_s_work_is_cancelled(run, pool):  # noqa: F811
         lock = threading.Lock()
         lock.acquire()
         with hostline.interruptible(lambda: (query.cancel(), lock.release())):
+            hostline.set_timeout(0.001)  # now that it has begun
             lock.acquire(timeout=MISSED)
 
     began = time.monotonic()
-    _, client = run(ask_async(lambda: pool(work), limit=SHORT))
+    _, client = run(ask_async(lambda: pool(work)))
     assert (client.status, client.error) == (504, None)
     assert time.monotonic() - began < MISSED
     assert len(query.cancelled_by) == 1

@@ -4,7 +4,7 @@ import asyncio
 import pickle
 import socket
 import threading
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import httpx
@@ -20,7 +20,7 @@ from hostline.integrations.requests import DeadlineAdapter
 from hostline.wsgi import RequestTimeoutMiddleware
 from loops import run  # noqa: F401 - a fixture
 from test_deadline_api import ask_async
-from timeouts import LONG, Recorder, hello, in_thread, serve, slow
+from timeouts import LONG, Recorder, hello, in_thread, linger, serve, slow
 
 HTTPX = (httpx, httpx2)
 
@@ -220,12 +220,13 @@ def test_a_deadline_travels(get):
         url = f"http://127.0.0.1:{server.server_port}/"
 
         def first(environ, start_response):
-            get(url, header=HEADER)
-            return hello(environ, start_response)
+            with suppress(Exception):  # its client may give up in the very moment of its abort
+                get(url, header=HEADER)
+            linger()
 
-        guarded = RequestTimeoutMiddleware(first, service_timeout=0.3, observers=())
+        guarded = RequestTimeoutMiddleware(first, service_timeout=1, observers=())
         assert in_thread(lambda: serve(guarded)).status == 504
         thread.join()
     assert seen.states == [State.READY, State.TIMED_OUT]
-    assert seen.events[-1].timeout <= 0.3
-    assert 0.2 < seen.events[-1].service < LONG / 2
+    assert seen.events[-1].timeout <= 1
+    assert seen.events[-1].service < LONG / 2

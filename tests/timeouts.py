@@ -13,7 +13,7 @@ from typing import Any
 from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
 
-from hostline import _deadlines, _native, _requests
+from hostline import _abortable, _deadlines, _native, _requests
 from hostline._deadlines import watchdog
 from hostline._requests import RequestDetails, RequestEvent, State, reporter
 
@@ -34,7 +34,7 @@ def _start_traced_thread(run: Callable[..., object], args: tuple[object, ...]) -
 # While an exception is pending for a thread that waits, CPython 3.11 goes round and round in
 # any other that begins a traced function: traced, the watchdog would never come to wake it.
 if threading.gettrace() is not None and sys.version_info >= (3, 12):
-    for module in (_deadlines, _requests):
+    for module in (_abortable, _deadlines, _requests):
         module.start_native_thread = _start_traced_thread  # type: ignore[attr-defined]
 
 

@@ -139,7 +139,7 @@ class Abortable:
             block.wait()
             self.end_here()  # rather than by the error that a cancelled query is to its driver
         elif self.is_ended_by(error):
-            block.call()  # the abort was faster than who cancels: what was ordered would run on
+            block.call()  # by `checkpoint`, or in a blocked loop: what was ordered would run on
 
     def refuse_work(self) -> None:
         """Raise the abort, unless this code is cleaning up behind it."""

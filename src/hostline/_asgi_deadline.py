@@ -7,7 +7,6 @@ in ``_asyncio_request`` and ``_trio_request``.
 Imports: ``_abortable``, ``_deadlines``, ``_pool_threads``, ``_requests``, ``_stacks``.
 """
 
-from asyncio import CancelledError
 from collections.abc import Callable
 from functools import partial
 from math import inf
@@ -198,15 +197,6 @@ class BendableRequest(LoopRequest):
         """Raise the abort in place of its shot, in a thread that works for it."""
         if not self.is_in_loop() and (call := self.call_here) is not None and call.strike():
             raise RequestTimeoutException
-
-    def is_ended_by(self, error: BaseException | None) -> bool:
-        """Whether this is its own abort, in a thread or in its task."""
-        if super().is_ended_by(error):
-            return True
-        is_cancelled = error is not None and (
-            isinstance(error, CancelledError) or type(error).__name__ == "Cancelled"  # trio's
-        )
-        return is_cancelled and self.state is _TIMED_OUT and self.is_breakable
 
     # Checkpoints
 

@@ -25,7 +25,7 @@ from hostline.integrations import django_db
 from hostline.integrations import sqlalchemy as integration
 from hostline.wsgi import RequestTimeoutMiddleware
 from loops import run  # noqa: F401 - a fixture
-from timeouts import Client, Recorder, eventually, hello, in_thread, scope, serve
+from timeouts import LONG, Client, Recorder, eventually, hello, in_thread, scope, serve
 
 pytestmark = pytest.mark.server
 
@@ -81,6 +81,11 @@ def engine(request, server):
     engine.dispose()
 
 
+def milliseconds(setting):
+    """As PostgreSQL shows a duration: `29990ms`, or `30s`."""
+    return int(setting[:-2]) if setting.endswith("ms") else 1000 * int(setting[:-1])
+
+
 def tell(gone, answered):
     """For `pytest -rP`: behind the deadline."""
     print(f"gone after {gone * 1000:.0f} ms, answered after {answered * 1000:.0f} ms")
@@ -96,13 +101,13 @@ def road(request):
     return {"main": lambda call: call(), "thread": in_thread}[request.param]
 
 
-def wsgi(function, **options):
+def wsgi(function, limit=LIMIT, **options):
     def app(environ, start_response):
         app.answer = function()
         return hello(environ, start_response)
 
     seen = Recorder()
-    guarded = RequestTimeoutMiddleware(app, service_timeout=LIMIT, observers=[seen], **options)
+    guarded = RequestTimeoutMiddleware(app, service_timeout=limit, observers=[seen], **options)
     guarded.inner, guarded.seen = app, seen
     return guarded
 
@@ -125,13 +130,15 @@ def test_a_query_is_cancelled_on_the_server(road, engine, watch):
     tell(gone[0], answered)
     assert gone[0] < GONE_WITHIN
     assert answered < GONE_WITHIN
-    assert watch.in_a_transaction() == 0
+    assert eventually(
+        lambda: watch.in_a_transaction() == 0
+    )  # the server hears of a closed one a little later
     assert engine.pool.checkedout() == 0
     assert sleeping(engine, 0) == [("", 7)]
 
 
 def test_a_query_in_time(road, engine):
-    app = wsgi(partial(sleeping, engine, 0))
+    app = wsgi(partial(sleeping, engine, 0), LONG)
     assert road(lambda: serve(app)).status == 200
     assert app.inner.answer == [("", 7)]
 
@@ -148,7 +155,7 @@ def test_many_statements_and_none_without_parameters(road, engine):
                 .scalar()
             )
 
-    app = wsgi(work)
+    app = wsgi(work, LONG)
     assert road(lambda: serve(app)).status == 200
     assert app.inner.answer == 3
 
@@ -182,10 +189,10 @@ def test_the_server_s_own_limit_follows(server, driver):
             unlimited = connection.execute(show).scalar(), connection.execute(show).scalar()
         return limited, unlimited
 
-    app = wsgi(work)
+    app = wsgi(work, LONG)
     assert in_thread(lambda: serve(app)).status == 200
     limited, unlimited = app.inner.answer
-    assert 0 < int(limited.removesuffix("ms")) <= LIMIT * 1000
+    assert 0 < milliseconds(limited) <= LONG * 1000
     assert unlimited == ("0", "0")
     with engine.begin() as connection:
         assert connection.execute(show).scalar() == "0"
@@ -285,7 +292,9 @@ def test_a_django_query_is_cancelled(road, watch, is_atomic):
     tell(gone, answered)
     assert connected == [False]
     assert gone < GONE_WITHIN
-    assert watch.in_a_transaction() == 0
+    assert eventually(
+        lambda: watch.in_a_transaction() == 0
+    )  # the server hears of a closed one a little later
 
 
 @pytest.mark.usefixtures("django")
@@ -337,11 +346,11 @@ def test_django_s_server_side_limit(django):
         django.close_all()
         return outside, limited, unlimited
 
-    app = wsgi(view)
+    app = wsgi(view, LONG)
     assert in_thread(lambda: serve(app)).status == 200
     outside, [(limited,)], unlimited = app.inner.answer
     assert outside == [("0",)]
-    assert 0 < int(limited.removesuffix("ms")) <= LIMIT * 1000
+    assert 0 < milliseconds(limited) <= LONG * 1000
     assert unlimited == [[("0",)], [("0",)]]
 
 
