@@ -90,6 +90,7 @@ def test_it_is_broken(run, short, seen, caplog, block):
     assert "in app" in message
 
 
+@pytest.mark.slow
 def test_it_is_noticed_within_100_ms(run, short, seen, block):
     """Ten of them, and the best counts: the machine may be busy."""
 
@@ -116,6 +117,7 @@ def test_the_loop_and_the_guard_go_on(run, short, seen, block):
     assert run(asked()) == [200, 504, 200, 504, 200]
 
 
+@pytest.mark.slow
 def test_who_waits_behind_it_is_not_harmed(run, roomy, seen, caplog):
     """Two that need as long as they may, less a little; the third takes the loop from them."""
 
@@ -136,6 +138,7 @@ def test_who_waits_behind_it_is_not_harmed(run, roomy, seen, caplog):
     assert len(told(caplog)) == 1
 
 
+@pytest.mark.slow
 def test_who_has_time_left_is_not_broken(run, roomy, long, seen, caplog):
     """The one that is due waits; the one that blocks has a limit of its own."""
 
@@ -157,6 +160,7 @@ def test_who_has_time_left_is_not_broken(run, roomy, long, seen, caplog):
     assert len(told(caplog)) == 1
 
 
+@pytest.mark.slow
 def test_it_is_broken_when_its_own_time_has_come(run, roomy, seen):
     async def blocking(scope, receive, send):
         time.sleep(20)
@@ -216,6 +220,7 @@ def test_code_that_swallows_it_gets_one_more(run, short, seen, monkeypatch):
     assert swallowed == [True, True]
 
 
+@pytest.mark.slow
 def test_work_behind_the_response_is_left_alone(run, roomy, seen, caplog):
     """It blocks the others, but has no limit. They are given their time."""
 
@@ -236,6 +241,7 @@ def test_work_behind_the_response_is_left_alone(run, roomy, seen, caplog):
     assert len(told(caplog)) == 1
 
 
+@pytest.mark.slow
 def test_code_of_no_request_is_left_alone(run, roomy, seen, caplog):
     async def app(scope, receive, send):
         await asyncio.sleep(ROOMY * 0.8)
@@ -253,6 +259,7 @@ def test_code_of_no_request_is_left_alone(run, roomy, seen, caplog):
     assert "id=- blocks" in message
 
 
+@pytest.mark.slow
 def test_only_reported(run, seen, caplog):
     async def app(scope, receive, send):
         time.sleep(5 * LIMIT)
@@ -275,6 +282,7 @@ def test_mode_raise(run, short, seen, block):
     assert isinstance(client.error.__cause__, RequestTimeoutException)
 
 
+@pytest.mark.slow
 def test_a_loop_in_another_thread_is_only_told(short, seen, caplog):
     async def app(scope, receive, send):
         time.sleep(5 * LIMIT)
@@ -286,6 +294,7 @@ def test_a_loop_in_another_thread_is_only_told(short, seen, caplog):
     assert len(told(caplog)) == 1
 
 
+@pytest.mark.slow
 def test_who_waits_in_a_blocked_loop_of_another_thread_is_not_harmed(roomy, seen, caplog):
     async def app(scope, receive, send):
         if scope["path"] == "/slow":
