@@ -215,6 +215,33 @@ def test_somebody_else_s_cancellation(long, seen):
     assert seen.states == READY_AND_COMPLETED
 
 
+@pytest.mark.parametrize("error", (None, KeyError("x")), ids=("an answer", "an error"))
+def test_somebody_else_s_cancellation_waits_for_the_server(long, error):
+    """What the app has come back with is not replaced by a cancellation that it has not met."""
+
+    async def app(scope, receive, send):
+        await answer(send, b"hello")
+        outside.cancel()
+        if error is not None:
+            raise error
+
+    outside = trio.CancelScope()
+    client = Client()
+    raised = []
+
+    async def serve():
+        with outside:
+            try:
+                await long(app)(scope(), client.receive, client.send)
+            except KeyError as found:
+                raised.append(found)
+            assert outside.cancel_called
+
+    trio.run(serve)
+    assert not outside.cancelled_caught
+    assert raised == ([] if error is None else [error])
+
+
 def test_somebody_else_s_timeout_within(long, seen):
     async def app(scope, receive, send):
         with trio.move_on_after(SHORT):
