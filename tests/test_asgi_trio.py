@@ -106,7 +106,9 @@ def test_an_error_passes_untouched(long, seen):
     async def app(scope, receive, send):
         raise KeyError("x")
 
-    assert type(Client().ask(long(app)).error) is KeyError
+    error = Client().ask(long(app)).error
+    assert type(error) is KeyError
+    assert error.__context__ is None
     assert seen.states == READY_AND_COMPLETED
 
 
