@@ -54,7 +54,7 @@ asgi-table: $(VENV)/.with-test,servers ## what an abort does on each ASGI server
 .PHONY: peers
 peers: ## other projects' own tests, with both guards around their apps (minutes)
 	@$(MAKE) --no-print-directory VENV=.venv-peers .venv-peers/.with-peers
-	.venv-peers/bin/python tests/peers/run.py
+	.venv-peers/bin/python tests/suites/run.py
 
 .PHONY: test-others
 test-others: $(VENV)/.with-test,servers ## `make test` on every other supported CPython that is there

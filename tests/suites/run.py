@@ -1,7 +1,7 @@
 """Do other projects' own tests pass with both guards around their apps?
 
-    python tests/peers/run.py                     # every suite: minutes
-    python tests/peers/run.py --only starlette
+    python tests/suites/run.py                     # every suite: minutes
+    python tests/suites/run.py --only starlette
 
 Each suite comes out of the source distribution of the version that is installed, is run as
 it is, and once more with both guards around every app that its test clients are given. A
