@@ -4,10 +4,10 @@
     python tests/suites/run.py --only starlette
 
 Each suite comes out of the source distribution of the version that is installed, is run as
-it is, and once more with both guards around every app that its test clients are given. A
-test that passes bare and not guarded is a difference; one that has no explanation in
-``SUITES`` ends the program with status 1. What fails bare says nothing of hostline, and is
-only counted.
+it is, and once more with both guards around every app that its test clients are given; of
+Django's, around its handlers. A test that passes bare and not guarded is a difference; one
+that has no explanation in ``SUITES`` ends the program with status 1. What fails bare says
+nothing of hostline, and is only counted.
 """
 
 import argparse
@@ -36,17 +36,27 @@ Outcomes = dict[str, str]
 class Suite:
     """One project's tests."""
 
-    guard: str  #: the plugin that puts the guards around its apps
-    arguments: tuple[str, ...] = ("tests",)  #: for pytest
+    bare: tuple[str, ...]  #: what Python is told, in the folder of the tests
+    guarded: tuple[str, ...]
+    folder: str = "."
     explained: Mapping[str, str] = field(default_factory=dict)  #: why, by regular expressions for test ids
 
 
+PYTEST = (
+    *("-m", "pytest", "-q", "--tb=short", "--timeout=60"),
+    *("-pno:cacheprovider", "-poutcomes", "--continue-on-collection-errors"),
+)
+ASGI, WSGI = (*PYTEST, "-pguard_asgi"), (*PYTEST, "-pguard_wsgi")
+DJANGO = ("asgi", "handlers", "middleware", "servers", "wsgi")
+
 REFUSED = "the app is to see a Host with {}, which the host guard answers 400: no host has such a name"
-NO_REQUEST = "an empty environ, which no server and no test client sends (PEP 3333); the guards look into it"
+NO_REQUEST = "an environ without what every server puts into it (PEP 3333), which the guards rely on"
+NOT_WSGI = "what Django's handler returns is looked at as a response; behind the guards it is an iterable"
 
 SUITES = {
     "starlette": Suite(
-        guard="guard_asgi",
+        bare=(*PYTEST, "tests"),
+        guarded=(*ASGI, "tests"),
         explained={
             r"::test_https_redirect_middleware\[": REFUSED.format("a port of six digits"),
             r"::test_https_redirect_middleware_without_server\[.*:65536": REFUSED.format(
@@ -58,7 +68,7 @@ SUITES = {
             r"::test_trusted_host_middleware_ipv6\[.*\[v1\.foo": REFUSED.format("an address of IP version 1"),
             r"::test_trusted_host_middleware_ipv6\[.*:000080": REFUSED.format("a port of six digits"),
             r"::test_trusted_host_middleware_ipv6\[.*:(65536|100000)": REFUSED.format("a port above 65535"),
-            r"::test_host_routing_rejects_invalid_hosts\[.*:evil": REFUSED.format("a port that is no number"),
+            r"::test_host_routing_rejects_invalid_hosts\[.*:evil": REFUSED.format("a port of letters"),
             r"::test_host_routing_rejects_invalid_hosts\[.*\[:::": REFUSED.format("an address of ':::'"),
             r"::test_host_routing_ignores_port\[.*:000080": REFUSED.format("a port of six digits"),
             r"::test_host_routing_ignores_port\[.*:(65536|100000)": REFUSED.format("a port above 65535"),
@@ -66,17 +76,41 @@ SUITES = {
             r"::test_ipv6_base_url\[.*:0\]$": REFUSED.format("port 0"),
         },
     ),
-    "fastapi": Suite(guard="guard_asgi"),
+    "fastapi": Suite(
+        bare=(*PYTEST, "tests"),
+        guarded=(*ASGI, "tests"),
+        explained={
+            r"::test_request_authority_is_only_on_spans\[http-.*:invalid-": REFUSED.format(
+                "a port of letters"
+            ),
+            r"::test_request_authority_is_only_on_spans\[http-\[invalid-": REFUSED.format("half a bracket"),
+            r"::test_request_authority_is_only_on_spans\[http-.*:99999-": REFUSED.format(
+                "a port above 65535"
+            ),
+            r"::test_request_authority_is_only_on_spans\[http-user:": REFUSED.format("a user and a password"),
+            r"::test_request_authority_is_only_on_spans\[http-.*/path-": REFUSED.format("a path"),
+        },
+    ),
     # The others start Werkzeug's development server as a program, which has no test client.
     "werkzeug": Suite(
-        guard="guard_wsgi",
-        arguments=("-m", "not dev_server", "tests"),
+        bare=(*PYTEST, "-m", "not dev_server", "tests"),
+        guarded=(*WSGI, "-m", "not dev_server", "tests"),
         explained={
             r"::test_(run_wsgi_app|lazy_start_response)": NO_REQUEST,
             r"::test_type_forcing$": NO_REQUEST,
         },
     ),
-    "flask": Suite(guard="guard_wsgi"),
+    "flask": Suite(bare=(*PYTEST, "tests"), guarded=(*WSGI, "tests")),
+    "django": Suite(
+        folder="tests",
+        bare=("-m", "guard_django", "bare", *DJANGO),
+        guarded=("-m", "guard_django", "guarded", *DJANGO),
+        explained={
+            r"\.ExceptionHandlerTests\.test_data_upload_max_": NO_REQUEST,
+            r"\.HandlerTests\.test_(bad_path_info|invalid_multipart_boundary)$": NOT_WSGI,
+            r"\.WSGITest\.test_get_wsgi_application$": NOT_WSGI,
+        },
+    ),
 }
 
 
@@ -94,18 +128,17 @@ def source_of(name: str, folder: Path) -> Path:
     return next(each for each in folder.iterdir() if each.is_dir())
 
 
-def run(source: Path, arguments: tuple[str, ...], log: Path, plugins: tuple[str, ...]) -> Outcomes:
+def run(command: tuple[str, ...], folder: Path, log: Path) -> Outcomes:
     """How each test ends."""
     found = log.with_suffix(".json")
     path = [str(HERE), os.environ.get("PYTHONPATH", "")]
     environ = os.environ | {"PEERS_OUTCOMES": str(found), "PYTHONPATH": os.pathsep.join(filter(None, path))}
-    loaded = [f"-p{plugin}" for plugin in plugins]
-    options = ("-q", "--timeout=60", "--tb=short", "-pno:cacheprovider", "--continue-on-collection-errors")
-    command = [sys.executable, "-m", "pytest", *loaded, *options, *arguments]
     with log.open("w", encoding="utf-8") as output:
-        subprocess.run(command, cwd=source, env=environ, stdout=output, stderr=subprocess.STDOUT)
+        subprocess.run(
+            [sys.executable, *command], cwd=folder, env=environ, stdout=output, stderr=subprocess.STDOUT
+        )
     if not found.exists():
-        sys.exit(f"pytest came to no end:\n{log.read_text(encoding='utf-8')[-5000:]}")
+        sys.exit(f"The tests came to no end:\n{log.read_text(encoding='utf-8')[-5000:]}")
     outcomes: Outcomes = json.loads(found.read_text(encoding="utf-8"))
     return outcomes
 
@@ -133,9 +166,9 @@ def try_suite(name: str, folder: Path) -> tuple[str, list[str]]:
     folder.mkdir()
     source = source_of(name, folder)
     tell(f"{source.name}: bare")
-    bare = run(source, suite.arguments, folder / "bare.txt", ("outcomes",))
+    bare = run(suite.bare, source / suite.folder, folder / "bare.txt")
     tell(f"{source.name}: guarded")
-    guarded = run(source, suite.arguments, folder / "guarded.txt", ("outcomes", suite.guard))
+    guarded = run(suite.guarded, source / suite.folder, folder / "guarded.txt")
     found = {test: why(suite, test) for test in differences(bare, guarded)}
     unexplained = sum(reason is None for reason in found.values())
     cells = [
@@ -157,7 +190,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--only", metavar="NAMES", help=f"some of {','.join(SUITES)}")
     parser.add_argument(
-        "--keep", metavar="FOLDER", type=Path, help="a new folder, to look at what pytest says"
+        "--keep", metavar="FOLDER", type=Path, help="a new folder, to look at what the tests say"
     )
     arguments = parser.parse_args()
     names = arguments.only.split(",") if arguments.only else list(SUITES)
