@@ -51,6 +51,11 @@ wsgi-table: $(VENV)/.with-test,servers ## what an abort does on each WSGI server
 asgi-table: $(VENV)/.with-test,servers ## what an abort does on each ASGI server (minutes)
 	$(BIN)/python tests/servers/asgi_table.py
 
+.PHONY: peers
+peers: ## other projects' own tests, with both guards around their apps (minutes)
+	@$(MAKE) --no-print-directory VENV=.venv-peers .venv-peers/.with-peers
+	.venv-peers/bin/python tests/suites/run.py
+
 .PHONY: test-others
 test-others: $(VENV)/.with-test,servers ## `make test` on every other supported CPython that is there
 	@own=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \

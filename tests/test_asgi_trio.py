@@ -107,7 +107,9 @@ def test_an_error_passes_untouched(long, seen):
     async def app(scope, receive, send):
         raise KeyError("x")
 
-    assert type(Client().ask(long(app)).error) is KeyError
+    error = Client().ask(long(app)).error
+    assert type(error) is KeyError
+    assert error.__context__ is None
     assert seen.states == READY_AND_COMPLETED
 
 
@@ -214,6 +216,33 @@ def test_somebody_else_s_cancellation(long, seen):
     assert trio.run(main) == ([], True)
     assert not told
     assert seen.states == READY_AND_COMPLETED
+
+
+@pytest.mark.parametrize("error", (None, KeyError("x")), ids=("an answer", "an error"))
+def test_somebody_else_s_cancellation_waits_for_the_server(long, error):
+    """What the app has come back with is not replaced by a cancellation that it has not met."""
+
+    async def app(scope, receive, send):
+        await answer(send, b"hello")
+        outside.cancel()
+        if error is not None:
+            raise error
+
+    outside = trio.CancelScope()
+    client = Client()
+    raised = []
+
+    async def serve():
+        with outside:
+            try:
+                await long(app)(scope(), client.receive, client.send)
+            except KeyError as found:
+                raised.append(found)
+            assert outside.cancel_called
+
+    trio.run(serve)
+    assert not outside.cancelled_caught
+    assert raised == ([] if error is None else [error])
 
 
 def test_somebody_else_s_timeout_within(long, seen):

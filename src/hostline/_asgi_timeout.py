@@ -78,9 +78,13 @@ class RequestTimeoutMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        loop: asyncio.AbstractEventLoop | None = None
         try:
             loop = get_running_loop()
         except RuntimeError:
+            pass
+        # Not in the handler: asyncio's error would be the context of every error of the app's.
+        if loop is None:
             await self._serve_on_another(scope, receive, send)
             return
         lane = self._lane

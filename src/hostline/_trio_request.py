@@ -64,6 +64,9 @@ class TrioRequest(AsgiRequest):
                 group.start_soon(self._warn)
             error = await self._call(app, scope)
             self.came_back = True
+            # The end of a task group is a checkpoint, which the app was not. Somebody else's cancellation
+            # would be met there, and take the place of the app's error, or of its having answered.
+            group.cancel_scope.shield = True
             group.cancel_scope.cancel()  # the answer is shielded, if it is on its way
         self.lanes.revive()
         if self.is_answered and not self._has_answered:
