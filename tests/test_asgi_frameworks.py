@@ -423,7 +423,8 @@ async def test_django_in_time(short, seen, django):
     ("view", "error"), (("async", "CancelledError"), ("sync", "RequestTimeoutException"))
 )
 async def test_django_s_view_is_stopped(short, seen, django, view, error):
-    client = await _ask(short(django), path=f"/{view}")
+    guard = short(django, service_timeout=0.2)  # it is to have begun by then
+    client = await _ask(guard, path=f"/{view}")
     assert (client.status, client.is_complete, client.error) == (504, True, None)
     assert left_by == [error]
     assert seen.states == [State.READY, State.TIMED_OUT]
