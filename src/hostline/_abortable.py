@@ -17,6 +17,7 @@ a callable runs. May import ``_native`` and ``errors``.
 """
 
 import logging
+from asyncio import CancelledError
 from collections.abc import Callable
 from math import inf
 from time import monotonic
@@ -51,7 +52,7 @@ class Block:
         """Cancel its work. By who has won the claim; never raises."""
         try:
             self._cancel()
-        except Exception:
+        except (Exception, CancelledError):
             logger.exception("What an interruptible block is to be cancelled by has failed: %r", self._cancel)
         finally:
             self._is_done = True

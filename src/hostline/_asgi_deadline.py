@@ -147,6 +147,9 @@ class BendableRequest(LoopRequest):
             return False
         self._shield_end = end = _ShieldEnd(self, self.deadline + self.shield_limit)
         watchdog.at(end, end.deadline)
+        if not self.is_held_back():  # a thread has left it meanwhile, and may not have seen this
+            self.forget_shield_end()
+            return False
         return True
 
     def break_off_unshielded(self) -> None:

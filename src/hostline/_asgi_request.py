@@ -132,6 +132,10 @@ class AsgiRequest(BendableRequest, Breakable):
 
     async def _receive_upload(self, upload_left: float) -> Message:
         """Wait for the client on its own time: the service clock stands still."""
+        if self.service_deadline is not None:  # another of its tasks waits already
+            message = await self._server_receive()
+            self._upload_complete = not message.get("more_body", False)
+            return message
         began = monotonic()
         self.service_deadline = self.deadline
         self.lanes.move(self, began + upload_left)

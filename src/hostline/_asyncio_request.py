@@ -13,7 +13,7 @@ from typing import Any
 from hostline import _slow, _stacks
 from hostline._asgi_exchange import Message
 from hostline._asgi_request import AsgiRequest, nowhere
-from hostline._breaker import GRACE, SHOTS
+from hostline._breaker import GRACE, HELD_BACK, SHOTS
 from hostline._loop_deadlines import NO_CONTEXT, LoopEntry, LoopLanes
 from hostline._pool_threads import PoolCall
 
@@ -34,6 +34,7 @@ class AsyncioRequest(AsgiRequest):
     cancels = 0
     shots = 0
     _listener: asyncio.Task[Any] | None = None
+    _told: asyncio.Task[Any] | None = None
     _insistence: asyncio.TimerHandle | None = None
 
     def _withdraw(self) -> None:
@@ -49,6 +50,18 @@ class AsyncioRequest(AsgiRequest):
             self.answer = self.lanes.loop.create_task(self._send_answer())
             _answering.add(self.answer)
             self.answer.add_done_callback(_answering.discard)
+
+    def leave_behind(self, call: PoolCall) -> None:
+        """Nobody comes to `end_with` for it: its task, cancelled by somebody else, has left."""
+        if self.broken_calls and call in self.broken_calls:
+            self.broken_calls.discard(call)
+            if not self.broken_calls and self.shots == 0:
+                # Not at once: see `break_off_soon`.
+                self.lanes.loop.call_soon(self._cancel_once, context=NO_CONTEXT)
+
+    def _cancel_once(self) -> None:
+        if self.shots == 0:
+            self.cancel()
 
     async def end_with(self, call: PoolCall) -> None:
         """Go on where a task waited for a thread that has ended: be cancelled there."""
@@ -69,6 +82,8 @@ class AsyncioRequest(AsgiRequest):
             if not self._tell_listener():
                 self.cancels += 1
                 self.task.cancel()
+            if self._insistence is not None:
+                self._insistence.cancel()
             self._insistence = self.lanes.loop.call_later(GRACE, self._insist, context=NO_CONTEXT)
 
     def receive(self) -> Awaitable[Message]:
@@ -80,15 +95,19 @@ class AsyncioRequest(AsgiRequest):
     async def _listen(self) -> Message:
         """Wait for the client to go away, or for the deadline."""
         self._listener = task = current_task()
+        cancelling = 0 if task is None else task.cancelling()
         try:
             return await super().receive()
         except CancelledError:
-            if task is None or self._listener is task:
+            if task is None or self._told is not task:
                 raise
-            task.uncancel()
+            self._told = None
+            if task.uncancel() > cancelling:
+                raise  # somebody else has cancelled it too
             return {"type": "http.disconnect"}  # it is over, as far as the app is concerned
         finally:
-            self._listener = None
+            if self._listener is task:
+                self._listener = None
 
     def _tell_listener(self) -> bool:
         """Tell Django that the client has gone, for its handler leaves its tasks to themselves.
@@ -101,12 +120,15 @@ class AsyncioRequest(AsgiRequest):
             return False
         if getattr(listener.get_coro(), "__qualname__", "") != "ASGIHandler.listen_for_disconnect":
             return False
+        self._told = listener
         listener.cancel()
         return True
 
     def _insist(self) -> None:
         """The cancellation has been swallowed, or the clean-up takes its time."""
-        if self.shots < SHOTS:
+        if self.is_held_back():  # a shield of the clean-up's
+            self._insistence = self.lanes.loop.call_later(HELD_BACK, self._insist, context=NO_CONTEXT)
+        elif self.shots < SHOTS:
             self.cancel()
         else:
             self.tell_unstoppable()
@@ -115,8 +137,9 @@ class AsyncioRequest(AsgiRequest):
         """Have the request's task end, where the running one is another below it."""
         assert self.task is not None  # it has not come back
         if getattr(self.task.get_coro(), "cr_running", False):
-            if current_task() is not self.task:  # an eager task runs within the one that made it
-                self.lanes.loop.call_soon(self.break_off, context=NO_CONTEXT)
+            # Not at once: this may be in a signal handler, and eager tasks run within the one that made them.
+            ends_itself = current_task() is self.task
+            self.lanes.loop.call_soon(self.break_calls if ends_itself else self.break_off, context=NO_CONTEXT)
         else:
             self.break_off()
 

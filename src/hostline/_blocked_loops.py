@@ -104,8 +104,11 @@ class Block:
     #: Nobody: whose code it is, and whether that is in a shield, is found out in the handler.
     owner = Abortable()
 
-    def __init__(self, lanes: Lanes, trace: _stacks.Trace, culprit: RequestDetails | None) -> None:
+    def __init__(
+        self, lanes: Lanes, task: object, trace: _stacks.Trace, culprit: RequestDetails | None
+    ) -> None:
         self._lanes = lanes
+        self._task = task
         self.thread_id = lanes.thread_id
         self.found_at = monotonic()
         self.trace = trace
@@ -123,6 +126,10 @@ class Block:
     def is_hit(self, frame: FrameType | None) -> bool:
         """Whether an expired request's own code is here. In the loop's thread, in the handler."""
         coroutine = self._lanes.coroutine()
+        if self._lanes.running() is not self._task:
+            self.is_armed = False  # what has blocked the loop is over; this has waited behind it
+            self.is_past = True
+            return False
         self.culprit = request = None if coroutine is None else current_request.get()
         if not _is_overdue(request):
             self.is_armed = False  # until its time has come
@@ -216,17 +223,21 @@ class Sentinel:
             return
         due, now = lanes.due(), monotonic()
         if due + LATE > now:
-            self._suspect = None
-            if due < inf:
+            self._suspect = self._found_block = None  # it would keep its request
+            while due < inf:
                 self.wake(due)
+                planned, due = due, lanes.due()
+                if due >= planned:
+                    break  # else the loop may have woken it for that just before
             return
         self.plan = -inf  # it is looked at anyhow
         self._look_at(now + self._look(lanes, now - due))
 
     def _look(self, lanes: Lanes, late: float) -> float:
         """The timers are late: how soon to look again."""
-        if self._found_block is not None and lanes.block is self._found_block:
-            self._found_block.fire(self._deferral_limit)
+        found = self._found_block
+        if found is not None and lanes.block is found and not found.is_past:
+            found.fire(self._deferral_limit)
             return _STILL_BLOCKED
         if not lanes.is_running():
             return _STANDS_STILL
@@ -242,7 +253,7 @@ class Sentinel:
     def _found(self, lanes: Lanes, task: object, late: float) -> None:
         frame = sys._current_frames().get(lanes.thread_id)
         trace = _stacks.of_thread(frame, self._outermost)
-        block = Block(lanes, trace, self._request_of(task, frame))
+        block = Block(lanes, task, trace, self._request_of(task, frame))
         lanes.block = self._found_block = block
         reporter.submit(partial(_tell, block, late))
         block.fire(self._deferral_limit)

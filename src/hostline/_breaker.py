@@ -30,7 +30,7 @@ GRACE = 1.0
 #: How soon to look again while the code is where it may not be broken.
 DEFERRAL = 0.001
 #: And while it is in a shield, at whose end it looks itself.
-_HELD_BACK = 0.01
+HELD_BACK = 0.01
 #: How often the main thread is signalled anew while its handler finds no safe point.
 _RESIGNAL = 0.001
 #: How often in a row a thread has to be found where it was, for it to count as standing still,
@@ -178,7 +178,7 @@ class Breaker:
         if self._shots < self._shots_due:
             if self.request.owner.is_held_back():
                 self._since = now
-                return _HELD_BACK
+                return HELD_BACK
             delay = self._knock() if self._by_signal else self._inject(now)
             if now - self._since <= self._deferral_limit + GRACE:
                 return delay

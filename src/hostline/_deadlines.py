@@ -93,6 +93,8 @@ class Lane:
             for entry in batch:
                 deadline = entry.deadline
                 if deadline > now:
+                    if entry not in self.entries:
+                        continue  # it has left, or been given another deadline, just now
                     return due, min(deadline, now + self.timeout)
                 if self.entries.pop(entry, False):
                     due.append(entry)

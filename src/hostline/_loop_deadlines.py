@@ -25,6 +25,7 @@ _TICK = 0.001
 class LoopEntry(Expiring, Protocol):
     """An entry of an asyncio loop: used in the loop's thread alone."""
 
+    started: float
     #: The deadline with which it entered its lane, once that has been moved; else None.
     filed: float | None
     #: Where its claim is to be popped.
@@ -199,6 +200,7 @@ class LoopLanes:
         block.is_over()
         lanes = list(self._lanes.values())
         signs = [lane.last_entered(block.found_at) for lane in lanes]
+        signs += [entry.started for entry in self._odd if entry.started < block.found_at]
         lost = now - max((self.alive, *signs))
         for claims in (self._odd, *(lane.entries for lane in lanes)):
             for entry in list(claims):

@@ -89,6 +89,9 @@ class LoopRequest(RequestDetails):
                 return call.current_trace()
         return []
 
+    def leave_behind(self, call: "PoolCall") -> None:
+        """Its task has left it otherwise than by its end; it may have been broken off."""
+
     async def end_with(self, call: "PoolCall") -> None:
         """Leave a call that has been broken off. In the task that waited for it; never returns."""
         raise NotImplementedError
@@ -98,6 +101,8 @@ class PoolCall(ThreadCall):
     """One call that a thread of a pool runs for a request."""
 
     thread_id = 0  # not begun
+    #: Whether asgiref runs it, which ends what its threads have called back when the task is cancelled.
+    is_asgiref_s = False
     #: Whether a task waits for the end of the thread.
     is_awaited = True
 
@@ -128,7 +133,7 @@ class PoolCall(ThreadCall):
         """Have the watchdog fire at its thread; False: that is left to who cancels the task."""
         if not self.thread_id:
             return True  # it has not begun, and will look itself
-        if self._waits_for_the_loop():
+        if self.is_asgiref_s and self._waits_for_the_loop():
             return False
         if _obstacle() is None:
             breaker = self.make_breaker()
@@ -152,7 +157,7 @@ class PoolCall(ThreadCall):
         self.thread_id = get_ident()
         try:
             self._calls[request] = True
-            if self._owner.state is State.TIMED_OUT:
+            if self._owner.state is State.TIMED_OUT and not self._owner.is_held_back():
                 raise RequestTimeoutException  # noqa: TRY301 - all ends meet below
             result = self._function(*args, **kwargs)
             if self._calls.pop(self, False):
@@ -174,7 +179,7 @@ class PoolCall(ThreadCall):
         if is_own and self._owner.state is not State.TIMED_OUT:
             return False
         self.disarm()
-        return True
+        return not is_own
 
 
 PoolCall.outermost = frozenset({PoolCall.__call__.__code__})
@@ -206,13 +211,17 @@ def _caller() -> LoopRequest | None:
 
 async def _finished(waits: Awaitable[Any], request: LoopRequest, call: PoolCall) -> Any:
     """What the call answers, unless it is broken off."""
+    is_broken = False
     try:
         return await waits
     except RequestTimeoutException:
-        if request.state is not State.TIMED_OUT:
+        is_broken = request.state is State.TIMED_OUT
+        if not is_broken:
             raise
     finally:
         call.forget()
+        if not is_broken:
+            request.leave_behind(call)
     return await request.end_with(call)
 
 
@@ -239,6 +248,7 @@ def _guarding_asgiref(original: Callable[..., Awaitable[Any]]) -> Callable[..., 
         if request is None:
             return await original(self, *args, **kwargs)
         call = PoolCall(self.func, request)
+        call.is_asgiref_s = True
         wrapped = copy.copy(self)
         wrapped.func = call
         return await _finished(original(wrapped, *args, **kwargs), request, call)
