@@ -12,6 +12,7 @@ import psycopg
 import pytest
 import sqlalchemy
 from django.apps import apps
+from django.core.signals import request_started
 from django.db import connections, transaction
 from django.db.backends.signals import connection_created
 from fastapi import FastAPI
@@ -262,6 +263,7 @@ def django(server, monkeypatch):
     yield connections
     connections.close_all()
     connection_created.disconnect(dispatch_uid="hostline")
+    request_started.disconnect(dispatch_uid="hostline")
 
 
 def ask_django(sql):
