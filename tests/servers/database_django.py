@@ -21,6 +21,7 @@ ALLOWED_HOSTS = ["*"]
 DEBUG = False
 ROOT_URLCONF = __name__
 USE_TZ = True
+LOGGING_CONFIG = None  # an error in a view is logged as anything else is: where the test shows it
 DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.postgresql",

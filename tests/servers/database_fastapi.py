@@ -18,7 +18,7 @@ from hostline.integrations.httpx import HEADER, AsyncDeadlineTransport, Deadline
 from hostline.integrations.sqlalchemy import attach
 
 URL = os.environ["DATABASE_URL"]
-NEXT = f"http://127.0.0.1:{os.environ.get('NEXT_PORT', 9)}"
+NEXT = f"http://127.0.0.1:{os.environ.get('NEXT_PORT', '9')}"
 
 engine = create_engine(URL, pool_size=4, max_overflow=0)
 async_engine = create_async_engine(

@@ -34,6 +34,7 @@ def _serving(kind, app, **options):
 
 
 FLASK = _serving(wsgi_kinds.GUNICORN_GTHREAD, "database_flask:app", requires=("flask", "sqlalchemy"))
+FLASK_SYNC = _serving(wsgi_kinds.GUNICORN_SYNC, "database_flask:app", requires=("flask", "sqlalchemy"))
 DJANGO = _serving(wsgi_kinds.GUNICORN_SYNC, "database_django:app", requires=("django",))
 FASTAPI = _serving(
     asgi_kinds.UVICORN, "database_fastapi:app", requires=("asyncpg", "fastapi", "httpx", "sqlalchemy")
@@ -63,6 +64,7 @@ class Site:
 SITES = (
     Site("gunicorn gthread, Flask, SQLAlchemy, psycopg", FLASK, "psycopg"),
     Site("gunicorn gthread, Flask, SQLAlchemy, psycopg2", FLASK, "psycopg2"),
+    Site("gunicorn sync, Flask, SQLAlchemy, psycopg", FLASK_SYNC, "psycopg"),
     Site("gunicorn sync, Django, psycopg", DJANGO, "psycopg", pool=1, backends=1),
     Site("uvicorn, FastAPI (def), SQLAlchemy, psycopg", FASTAPI, "psycopg", backends=2 * POOL),
     Site(
@@ -198,7 +200,7 @@ def test_a_pool_after_many_deadlines(serve, site, count):
 @pytest.mark.parametrize("prefix", ("", "/async"), ids=("def", "async def"))
 def test_a_deadline_that_goes_with_a_call(serve, prefix):
     """The second service may take half a minute, and stops when the first one's caller has its answer."""
-    first, second = SITES[3], SITES[0]
+    first, second = SITES[4], SITES[0]
     called, backends = serve(second, 30, HOSTLINE_TIMEOUT_TRUST_TIMEOUT_HEADER="hostline-timeout")
     calling, _ = serve(first, LIMIT, NEXT_PORT=str(called.port))
     request_id = uuid.uuid4().hex
