@@ -7,8 +7,9 @@ import pytest
 import sqlalchemy
 from django.apps import apps
 from django.core.signals import request_started
-from django.db import connections, transaction
+from django.db import close_old_connections, connections, transaction
 from django.db.backends.signals import connection_created
+from django.db.backends.sqlite3.base import DatabaseWrapper
 
 import exchanges  # noqa: F401 - configures Django
 from hostline.integrations import _drivers, django_db
@@ -222,6 +223,42 @@ def test_a_torn_django_transaction_is_not_for_the_next_request(road, is_open_bef
         return status, was_torn, answer
 
     assert road(requests) == (504, True, (False, 200))
+
+
+@pytest.mark.usefixtures("lasting")
+@pytest.mark.parametrize("is_first", (False, True))
+def test_a_half_opened_django_connection_is_not_for_the_next_request(road, monkeypatch, is_first):
+    """The abort has fallen where Django sets up what it has just opened."""
+
+    def requests():
+        if not is_first:
+            ask(begin, service_timeout=LONG)
+            connections.close_all()
+        with monkeypatch.context() as patch:
+            patch.setattr(DatabaseWrapper, "init_connection_state", lambda _: linger())
+            status = ask(begin, service_timeout=0.05, deferral_limit=0.05)[1]
+        half_opened = connections["default"].connection
+        try:
+            return status, half_opened, ask(begin, service_timeout=LONG)[0]
+        finally:
+            connections.close_all()
+
+    status, half_opened, opened = road(requests)
+    assert status == 504
+    assert None is not half_opened is not opened is not None
+
+
+@pytest.mark.usefixtures("lasting")
+def test_a_connection_that_a_django_test_has_opened_stays():
+    """In the transaction that is to be rolled back at the test's end."""
+    connection_created.disconnect(dispatch_uid="hostline")
+    request_started.disconnect(close_old_connections)  # as Django's test client does
+    try:
+        with transaction.atomic():
+            opened = connections["default"].connection
+            assert ask(begin, service_timeout=LONG) == (opened, 200)
+    finally:
+        request_started.connect(close_old_connections)
 
 
 @pytest.mark.usefixtures("lasting")

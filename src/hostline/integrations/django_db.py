@@ -8,10 +8,11 @@ ours. PostgreSQL (psycopg, psycopg2) and SQLite can be cancelled. A connection i
 query an abort was raised is closed, for nobody knows its state; Django opens another one
 for the next query, and an ``atomic`` block around it is rolled back.
 
-An abort may also fall where no query is run: in a COMMIT, or halfway into or out of an
-``atomic`` block, which leaves a connection that outlives its request (``CONN_MAX_AGE``) in
-a transaction, or waiting for an answer that nobody reads. So a request that follows one
-that has timed out begins with a new connection.
+An abort may also fall where no query of the app's is run: while a connection is opened and
+told its time zone, in a COMMIT, or halfway into or out of an ``atomic`` block. That would
+leave a connection that outlives its request (``CONN_MAX_AGE``) half set up, waiting for an
+answer that nobody reads, or in a transaction. So a request that follows one that has timed
+out begins with a new connection.
 """
 
 from collections.abc import Callable
@@ -79,7 +80,7 @@ def attach(*, statement_timeout: bool = False) -> None:
     """
 
     def wrap(connection: Any, **_: object) -> None:
-        if not any(isinstance(each, _Wrapper) for each in connection.execute_wrappers):
+        if _wrapper_of(connection) is None:
             limits = statement_timeout and connection.vendor == "postgresql"
             connection.execute_wrappers.append(_Wrapper(limits=limits))
 
@@ -87,9 +88,16 @@ def attach(*, statement_timeout: bool = False) -> None:
     connection_created.connect(wrap, weak=False, dispatch_uid="hostline")
 
 
+def _wrapper_of(connection: Any) -> _Wrapper | None:
+    return next((each for each in connection.execute_wrappers if isinstance(each, _Wrapper)), None)
+
+
 def _begin(**_: object) -> None:
     """Look at the connections of the thread in which a request begins."""
     for connection in connections.all(initialized_only=True):
-        for each in connection.execute_wrappers:
-            if isinstance(each, _Wrapper):
-                each.begin(connection)
+        wrapper = _wrapper_of(connection)
+        if wrapper is not None:
+            wrapper.begin(connection)
+        elif current() is not None and not connection.in_atomic_block:
+            # If it is open, Django has never come to announce that: it was aborted halfway.
+            connection.close()
