@@ -1,13 +1,17 @@
 """The arithmetic and the reading of the benchmarks; that they run is `make bench-smoke`'s to show."""
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
-from benchmarks import load
+from benchmarks import api_cost, load
 from benchmarks.results import Goal, Report, Table
 from benchmarks.rounds import Cost, Rounds
+from benchmarks.scale import SMOKE
 from benchmarks.spans import Span
+
+import hostline
 
 _WRK = """Running 1s test @ http://127.0.0.1:8000/
   Latency Distribution
@@ -88,3 +92,33 @@ def test_a_report_is_shown_and_kept(tmp_path: Path) -> None:
     assert kept["goals"][0]["verdict"] == "moonshot"
     assert kept["date"]
     assert kept["versions"]["python"]
+
+
+def test_every_call_of_the_deadline_api_is_measured_everywhere() -> None:
+    report = Report(lambda _: None)
+    api_cost.run(SMOKE, report, lambda *_: None)
+    [table] = report.tables
+    assert [heading for heading, _ in table.columns[1:]] == [
+        "outside of a request",
+        "in a WSGI request",
+        "in an ASGI request",
+    ]
+    assert [row[0] for row in table.rows] == [name for name in api_cost.CALLS if name != api_cost.NOTHING]
+    assert all(isinstance(figure, float) for row in table.rows for figure in row[1:])
+
+
+@pytest.mark.parametrize("call", api_cost.CALLS)
+def test_the_deadline_api_is_measured_within_a_request(call: str) -> None:
+    requests: list[object] = []
+
+    def repeat(count: int) -> None:
+        api_cost.CALLS[call](count)
+        requests.append(hostline.current())
+
+    repeat(2)
+    api_cost.in_wsgi(repeat, 2)
+    asyncio.run(api_cost.in_asgi(repeat, 2))
+    outside, wsgi, asgi = requests
+    assert outside is None
+    assert wsgi is not None
+    assert asgi is not None

@@ -1,12 +1,15 @@
 """SQLAlchemy's and Django's databases with SQLite; PostgreSQL's are in ``servers/test_databases.py``."""
 
 import sqlite3
+import time
 
 import pytest
 import sqlalchemy
 from django.apps import apps
-from django.db import connections, transaction
+from django.core.signals import request_started
+from django.db import close_old_connections, connections, transaction
 from django.db.backends.signals import connection_created
+from django.db.backends.sqlite3.base import DatabaseWrapper
 
 import exchanges  # noqa: F401 - configures Django
 from hostline.integrations import _drivers, django_db
@@ -108,11 +111,15 @@ def database(monkeypatch, tmp_path):
         {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": tmp_path / "database"}}
     )
     monkeypatch.setattr(connections, "settings", settings)
+    for connection in connections.all(initialized_only=True):  # another test's, in this thread
+        connection.close()
+        del connections[connection.alias]
     apps.populate(())
     django_db.attach(statement_timeout=True)
     yield connections
     connections.close_all()
     connection_created.disconnect(dispatch_uid="hostline")
+    request_started.disconnect(dispatch_uid="hostline")
 
 
 def ask_django(sql):
@@ -162,3 +169,106 @@ def test_sqlite_s_interrupt_is_found():
     connection = sqlite3.connect(":memory:")
     assert _drivers.cancel_of(connection) == connection.interrupt
     connection.close()
+
+
+@pytest.fixture
+def lasting(database):
+    """Connections that outlive their requests."""
+    database.settings["default"]["CONN_MAX_AGE"] = None
+    return database
+
+
+def begin():
+    """What Django does first in each request; what connection it has."""
+    request_started.send(sender=None)
+    ask_django("SELECT 1")
+    return connections["default"].connection
+
+
+def linger():
+    while True:
+        time.sleep(0.001)
+
+
+@pytest.mark.usefixtures("lasting")
+def test_a_django_connection_outlives_requests_in_time(road):
+    def requests():
+        used = {ask(begin, service_timeout=LONG)[0] for _ in range(3)}
+        connections.close_all()
+        return len(used)
+
+    assert road(requests) == 1
+
+
+@pytest.mark.usefixtures("lasting")
+@pytest.mark.parametrize("is_open_before", (False, True))
+def test_a_torn_django_transaction_is_not_for_the_next_request(road, is_open_before):
+    """An abort has fallen halfway into an ``atomic`` block, which is never left."""
+
+    def torn():
+        request_started.send(sender=None)
+        transaction.atomic().__enter__()
+        ask_django("SELECT 1")
+        linger()
+
+    def requests():
+        if is_open_before:
+            connections["default"].ensure_connection()
+        try:
+            status = ask(torn, service_timeout=0.05)[1]
+            was_torn = connections["default"].in_atomic_block
+            answer = ask(lambda: (begin(), connections["default"].in_atomic_block)[1], service_timeout=LONG)
+        finally:
+            connections.close_all()
+        return status, was_torn, answer
+
+    assert road(requests) == (504, True, (False, 200))
+
+
+@pytest.mark.usefixtures("lasting")
+@pytest.mark.parametrize("is_first", (False, True))
+def test_a_half_opened_django_connection_is_not_for_the_next_request(road, monkeypatch, is_first):
+    """The abort has fallen where Django sets up what it has just opened."""
+
+    def requests():
+        if not is_first:
+            ask(begin, service_timeout=LONG)
+            connections.close_all()
+        with monkeypatch.context() as patch:
+            patch.setattr(DatabaseWrapper, "init_connection_state", lambda _: linger())
+            status = ask(begin, service_timeout=0.05, deferral_limit=0.05)[1]
+        half_opened = connections["default"].connection
+        try:
+            return status, half_opened, ask(begin, service_timeout=LONG)[0]
+        finally:
+            connections.close_all()
+
+    status, half_opened, opened = road(requests)
+    assert status == 504
+    assert None is not half_opened is not opened is not None
+
+
+@pytest.mark.usefixtures("lasting")
+def test_a_connection_that_a_django_test_has_opened_stays():
+    """In the transaction that is to be rolled back at the test's end."""
+    connection_created.disconnect(dispatch_uid="hostline")
+    request_started.disconnect(close_old_connections)  # as Django's test client does
+    try:
+        with transaction.atomic():
+            opened = connections["default"].connection
+            assert ask(begin, service_timeout=LONG) == (opened, 200)
+    finally:
+        request_started.connect(close_old_connections)
+
+
+@pytest.mark.usefixtures("lasting")
+def test_a_request_that_is_only_reported_keeps_its_django_connection():
+    def late():
+        connection = begin()
+        time.sleep(0.1)
+        return connection
+
+    first, status = ask(late, service_timeout=0.03, mode="report")
+    second, _ = ask(begin, service_timeout=LONG)
+    assert status == 200
+    assert first is second

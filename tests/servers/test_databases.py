@@ -12,6 +12,7 @@ import psycopg
 import pytest
 import sqlalchemy
 from django.apps import apps
+from django.core.signals import request_started
 from django.db import connections, transaction
 from django.db.backends.signals import connection_created
 from fastapi import FastAPI
@@ -176,6 +177,36 @@ def test_a_commit_in_a_shield(road, engine, watch):
         assert connection.execute(sqlalchemy.text("SELECT count(*) FROM kept")).scalar() == 1
 
 
+@pytest.fixture
+def slow_to_commit(server):
+    """A table; who has inserted into it waits in its COMMIT."""
+    with psycopg.connect(server.address, autocommit=True) as connection:
+        connection.execute("DROP TABLE IF EXISTS slow_to_commit")
+        connection.execute("CREATE TABLE slow_to_commit (n int)")
+        connection.execute(
+            "CREATE OR REPLACE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql"
+            " AS 'BEGIN PERFORM pg_sleep(0.8); RETURN NULL; END'"
+        )
+        connection.execute(
+            "CREATE CONSTRAINT TRIGGER linger AFTER INSERT ON slow_to_commit"
+            " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION linger()"
+        )
+
+
+@pytest.mark.usefixtures("slow_to_commit")
+def test_a_commit_that_is_cut_off(road, engine, watch):
+    """In the main thread psycopg leaves it halfway; elsewhere it comes to its end first."""
+
+    def work():
+        with engine.begin() as connection:
+            connection.execute(sqlalchemy.text("INSERT INTO slow_to_commit VALUES (1)"))
+
+    assert road(lambda: serve(wsgi(work))).status == 504
+    assert engine.pool.checkedout() == 0
+    assert road(lambda: sleeping(engine, 0)) == [("", 7)]
+    assert eventually(lambda: watch.in_a_transaction() == 0)
+
+
 @pytest.mark.parametrize("driver", SYNC)
 def test_the_server_s_own_limit_follows(server, driver):
     engine = sqlalchemy.create_engine(url(server, driver))
@@ -262,6 +293,7 @@ def django(server, monkeypatch):
     yield connections
     connections.close_all()
     connection_created.disconnect(dispatch_uid="hostline")
+    request_started.disconnect(dispatch_uid="hostline")
 
 
 def ask_django(sql):
@@ -330,6 +362,33 @@ def test_a_django_transaction_in_a_shield(road):
 
     assert road(lambda: serve(wsgi(view))).status == 504
     assert ask_django("SELECT count(*) FROM kept") == [(1,)]
+
+
+@pytest.mark.usefixtures("slow_to_commit")
+def test_a_django_commit_that_is_cut_off(road, django):
+    """On a connection that outlives its requests."""
+    django.settings["default"]["CONN_MAX_AGE"] = None
+
+    def ask(sql):
+        request_started.send(sender=None)
+        with transaction.atomic(), connections["default"].cursor() as cursor:
+            cursor.execute(sql)
+            return cursor.fetchall() if cursor.description else None
+
+    def requests():
+        for connection in connections.all(initialized_only=True):
+            del connections[connection.alias]  # another test's
+        first, late, second = (
+            wsgi(partial(ask, "SELECT 1"), LONG),
+            wsgi(partial(ask, "INSERT INTO slow_to_commit VALUES (1)")),
+            wsgi(partial(ask, "SELECT 2"), LONG),
+        )
+        try:
+            return [serve(app).status for app in (first, late, second)], second.inner.answer
+        finally:
+            connections.close_all()
+
+    assert road(requests) == ([200, 504, 200], [(2,)])
 
 
 def test_django_s_server_side_limit(django):

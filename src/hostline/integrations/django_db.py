@@ -7,14 +7,23 @@ Every connection of every thread, from when it is opened, runs its queries in a 
 ours. PostgreSQL (psycopg, psycopg2) and SQLite can be cancelled. A connection in whose
 query an abort was raised is closed, for nobody knows its state; Django opens another one
 for the next query, and an ``atomic`` block around it is rolled back.
+
+An abort may also fall where no query of the app's is run: while a connection is opened and
+told its time zone, in a COMMIT, or halfway into or out of an ``atomic`` block. That would
+leave a connection that outlives its request (``CONN_MAX_AGE``) half set up, waiting for an
+answer that nobody reads, or in a transaction. So a request that follows one that has timed
+out begins with a new connection.
 """
 
 from collections.abc import Callable
 from typing import Any
 
+from django.core.signals import request_started
+from django.db import connections
 from django.db.backends.signals import connection_created
 
 from hostline._deadline_api import current
+from hostline._requests import RequestDetails, State
 from hostline.errors import RequestTimeoutException
 from hostline.integrations._drivers import NO_STATEMENT_TIMEOUT, cancelled_at_the_deadline, limiting_statement
 
@@ -22,9 +31,11 @@ __all__ = ["attach"]
 
 
 class _Wrapper:
-    """An ``execute_wrapper`` of one connection."""
+    """An ``execute_wrapper`` of one connection, which one thread uses."""
 
     def __init__(self, *, limits: bool) -> None:
+        #: The request that it is used for, or was last.
+        self._request: RequestDetails | None = current()
         self._limits = limits
         self._has_limited = False
 
@@ -42,6 +53,14 @@ class _Wrapper:
         except RequestTimeoutException:
             connection.close()
             raise
+
+    def begin(self, connection: Any) -> None:
+        """A request begins; what an aborted one may have torn is not for its successor."""
+        last, self._request = self._request, current()
+        if last is not None and last.is_breakable and last.state is State.TIMED_OUT:
+            # Else Django would keep to a block that has been left for good.
+            connection.in_atomic_block = connection.closed_in_transaction = False
+            connection.close()
 
     def _limit(self, cursor: Any) -> None:
         statement = limiting_statement()
@@ -61,8 +80,24 @@ def attach(*, statement_timeout: bool = False) -> None:
     """
 
     def wrap(connection: Any, **_: object) -> None:
-        if not any(isinstance(each, _Wrapper) for each in connection.execute_wrappers):
+        if _wrapper_of(connection) is None:
             limits = statement_timeout and connection.vendor == "postgresql"
             connection.execute_wrappers.append(_Wrapper(limits=limits))
 
+    request_started.connect(_begin, dispatch_uid="hostline")
     connection_created.connect(wrap, weak=False, dispatch_uid="hostline")
+
+
+def _wrapper_of(connection: Any) -> _Wrapper | None:
+    return next((each for each in connection.execute_wrappers if isinstance(each, _Wrapper)), None)
+
+
+def _begin(**_: object) -> None:
+    """Look at the connections of the thread in which a request begins."""
+    for connection in connections.all(initialized_only=True):
+        wrapper = _wrapper_of(connection)
+        if wrapper is not None:
+            wrapper.begin(connection)
+        elif current() is not None and not connection.in_atomic_block:
+            # If it is open, Django has never come to announce that: it was aborted halfway.
+            connection.close()
