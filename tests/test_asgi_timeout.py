@@ -15,6 +15,7 @@ from starlette.background import BackgroundTask
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import PlainTextResponse, StreamingResponse
 
+import hostline
 from hostline import RequestExpiryError, RequestTimeoutError, SettingsError, _asyncio_request
 from hostline._requests import State, reporter
 from hostline.asgi import CanonicalHostMiddleware, RequestTimeoutMiddleware, from_env
@@ -848,6 +849,68 @@ def test_a_clean_up_that_takes_its_time_ends_in_peace(run, short, seen):
     assert told == ["clean"]
 
 
+def test_a_shielded_clean_up_is_not_cancelled_again(run, short, monkeypatch):
+    monkeypatch.setattr(_asyncio_request, "GRACE", SHORT)
+    told = []
+
+    async def app(scope, receive, send):
+        try:
+            await asyncio.sleep(20)
+        finally:
+            async with hostline.shield():
+                await asyncio.sleep(4 * SHORT)
+                told.append("clean")
+
+    assert run(Client().ask(short(app, shield_limit=10), scope())).status == 504
+    assert told == ["clean"]
+
+
+def test_somebody_else_s_cancellation_of_a_listener(run, long):
+    """While another task of the app's asks too, as Starlette's is_disconnected() does."""
+    told = []
+
+    async def app(scope, receive, send):
+        await receive()
+
+        async def listen():
+            try:
+                async with asyncio.timeout(2 * SHORT):
+                    told.append(await receive())
+            except TimeoutError:
+                told.append("own timeout")
+
+        async def poll():
+            with anyio.CancelScope() as cancelled:
+                cancelled.cancel()
+                await receive()
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(listen())
+            group.create_task(poll())
+        await answer(send, b"hello")
+
+    client = run(Client().ask(long(app), scope()))
+    assert (client.body, client.error, told) == (b"hello", None, ["own timeout"])
+
+
+def test_what_is_cancelled_by_a_cancellation_harms_nobody_else(run, short, seen):
+    """The callable of an interruptible block raises what is no Exception."""
+
+    async def app(scope, receive, send):
+        def cancel():
+            raise asyncio.CancelledError
+
+        with hostline.interruptible(cancel):
+            await asyncio.sleep(20)
+
+    async def asked():
+        guard = short(app)
+        return [(await Client().ask(guard, scope())).status for _ in range(3)]
+
+    assert run(asked()) == [504, 504, 504]
+    assert seen.count(State.TIMED_OUT) == 3
+
+
 # Slow uploads
 
 
@@ -894,6 +957,16 @@ def test_an_upload_of_no_announced_length(run, seen):
     client = run(Client(_chunks(0.06, 0.06, 0.06)).ask(guard, scope(method="POST")))
     assert (client.status, client.body) == (200, b"3")
     assert seen.states == READY_AND_COMPLETED
+
+
+def test_two_tasks_that_ask_for_the_body_at_once(run, short, seen):
+    async def app(scope, receive, send):
+        await asyncio.gather(receive(), receive())
+        await asyncio.sleep(20)
+
+    client = run(Client(_chunks(SHORT, SHORT, SHORT)).ask(short(app), scope(headers=UPLOADING)))
+    assert client.status == 504
+    assert seen.states == READY_AND_TIMED_OUT
 
 
 def test_the_app_s_time_counts_before_and_after(run, short, seen):

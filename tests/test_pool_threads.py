@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.routing import Route
 
+import hostline
 from hostline import RequestTimeoutException, _breaker
 from hostline._requests import State, current_request
 from hostline.asgi import RequestTimeoutMiddleware
@@ -412,6 +413,73 @@ def test_what_is_abandoned_with_leave_is_not_waited_for(run, short, seen):
     assert client.status == 504
     lock.release()
     assert eventually(lambda: work.ended_by == [RequestTimeoutException])
+
+
+def test_a_thread_that_somebody_else_gave_up_does_not_keep_the_task_alive(run, short, seen):
+    """It has been broken off, and its task leaves by a timeout of its own before the thread ends."""
+    leave = threading.Event()
+    told = []
+
+    async def app(scope, receive, send):
+        try:
+            async with asyncio.timeout(2 * LIMIT):
+                await anyio.to_thread.run_sync(lambda: time.sleep(4 * LIMIT))
+        except TimeoutError:
+            told.append("own timeout")
+        try:
+            await asyncio.sleep(20)
+        except asyncio.CancelledError:
+            told.append("cancelled")
+            raise
+        finally:
+            leave.set()
+
+    client = run(Client().ask(short(app), scope()))
+    assert (client.status, client.error) == (504, None)
+    assert told == ["own timeout", "cancelled"]
+
+
+# In a shield
+
+
+def test_an_error_of_its_own_behind_the_deadline(run, short, enter):
+    """Whoever is in a shield has to see how the work has ended."""
+    told = []
+
+    def work():
+        assert eventually(lambda: current_request.get().state is State.TIMED_OUT)
+        raise KeyError("x")
+
+    async def app(scope, receive, send):
+        async with hostline.shield():
+            try:
+                await enter(work)
+            except BaseException as error:
+                told.append((type(error), asyncio.current_task().cancelling()))
+
+    assert run(Client().ask(short(app), scope())).status == 504
+    assert told == [(KeyError, 0)]
+
+
+def test_what_has_to_wait_for_its_slot_in_a_shield(run, short):
+    told = []
+
+    async def app(scope, receive, send):
+        limiter = anyio.CapacityLimiter(1)
+
+        async def other():
+            async with limiter:
+                while scope["hostline.request"].state is not State.TIMED_OUT:  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)
+
+        holding = asyncio.create_task(other())
+        await asyncio.sleep(0)
+        async with hostline.shield():
+            await anyio.to_thread.run_sync(lambda: told.append("committed"), limiter=limiter)
+            await holding
+
+    assert run(Client().ask(short(app), scope())).status == 504
+    assert told == ["committed"]
 
 
 # Outside of a request

@@ -168,7 +168,7 @@ def test_a_timeout_is_told_though_the_breaking_fails(short, seen, monkeypatch, c
     monkeypatch.setattr(_interrupts, "Breaker", fails)
     assert in_thread(lambda: serve(short(app))).status == 504
     assert seen.states == READY_AND_TIMED_OUT
-    assert [record.exc_info[0] for record in caplog.records] == [MemoryError]
+    assert eventually(lambda: [record.exc_info[0] for record in caplog.records] == [MemoryError])
 
 
 def test_report_where_the_app_fails_late(seen):
