@@ -1,5 +1,6 @@
 """Servers that are started once and serve many tests, and what their requests get stuck in."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -23,7 +24,7 @@ def peers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SilentPeers]:
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[PostgreSQL]:
     if reason := postgresql_missing():
-        pytest.skip(reason)
+        (pytest.fail if os.environ.get("POSTGRESQL_REQUIRED") else pytest.skip)(reason)
     postgresql = PostgreSQL()
     yield postgresql
     postgresql.stop()
