@@ -1263,17 +1263,20 @@ def test_no_request_is_left_to_the_garbage_collector(kind):
         witnesses.append(weakref.ref(env["hostline.request"]))
         return served
 
-    once()
-    eventually(lambda: entries_left() == 0, within=3)
-    gc.collect()
-    gc.disable()
-    try:
+    def leaves_nothing():
+        gc.collect()
         witnesses.clear()
         served = once()
         served.error = None
         # The breaker of one that was aborted looks after it a last time.
         assert eventually(lambda: reporter.flush(5) and all(ref() is None for ref in witnesses), within=3)
-        assert gc.collect() == 0
+        return gc.collect() == 0
+
+    once()
+    eventually(lambda: entries_left() == 0, within=3)
+    gc.disable()
+    try:
+        assert any(leaves_nothing() for _ in range(3))  # once may be somebody else's: a thread's that ends
     finally:
         gc.enable()
 
