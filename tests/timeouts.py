@@ -14,6 +14,7 @@ from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
 
 from hostline import _abortable, _deadlines, _native, _requests
+from hostline._breaker import Breaker
 from hostline._deadlines import watchdog
 from hostline._requests import RequestDetails, RequestEvent, State, reporter
 
@@ -109,6 +110,11 @@ def entries_left() -> int:
     """How many requests of threads the watchdog still has on its lists."""
     every = [watchdog._odd, *(lane.entries for lane in list(watchdog._lanes.values()))]
     return sum(isinstance(entry, RequestDetails) for claims in every for entry in list(claims))
+
+
+def breakers_left() -> int:
+    """How many aborts the watchdog still looks after."""
+    return sum(isinstance(entry, Breaker) for entry in list(watchdog._odd))
 
 
 # WSGI
