@@ -10,10 +10,12 @@ import sys
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+import hostline
 from hostline._safepoints import is_acquiring, may_break
 from timeouts import eventually
 
@@ -144,6 +146,16 @@ def test_bookkeeping_may_not(module):
     space = {"__name__": module, "asked_here": asked_here}
     exec("def anything(): return asked_here()", space)
     assert not space["anything"]()
+
+
+@pytest.mark.parametrize(
+    "path", sorted(Path(hostline.__file__).parent.glob("_[a-z]*.py")), ids=lambda path: path.stem
+)
+def test_no_module_of_the_guards_own_may(path):
+    """Its innermost function alone: the app is what it calls."""
+    space = {"__name__": f"hostline.{path.stem}", "may_break": may_break, "sys": sys}
+    exec("def anything(): return may_break(sys._getframe())", space)
+    assert not deeply(space["anything"])
 
 
 def test_an_app_that_a_pool_calls_may():

@@ -56,24 +56,8 @@ _POOLS = frozenset({"django.db.backends.base.base", "urllib3.connectionpool"})
 # The signal handler, which a second signal may hit.
 _OURSELVES = "hostline._breaker"
 # Between two lines of a guard further in, its request would end half told. It is out of
-# there at once.
-_GUARDS = frozenset(
-    f"hostline.{name}"
-    for name in (
-        "_abortable",
-        "_asgi_exchange",
-        "_asgi_timeout",
-        "_blocked_loops",
-        "_deadline_api",
-        "_deadlines",
-        "_interrupts",
-        "_loop_deadlines",
-        "_pool_threads",
-        "_termination",
-        "_wsgi_bodies",
-        "_wsgi_timeout",
-    )
-)
+# there at once. All modules of ours whose names begin so.
+_GUARDS = "hostline._"
 _IMPORTING = "<frozen importlib._bootstrap>"
 _CONDITION_WAIT = threading.Condition.wait.__code__
 _WAITING_LINES = frozenset(
@@ -140,7 +124,7 @@ def is_acquiring(frame: FrameType | None) -> bool:
 def _is_whole(frame: FrameType, *, is_waiting: bool = False) -> bool:
     """Whether none of the functions that are being run is one that must not be cut short."""
     innermost = frame
-    if frame.f_globals.get("__name__") in _GUARDS:
+    if str(frame.f_globals.get("__name__")).startswith(_GUARDS):
         return False
     depth = 0
     swallowing = {getattr(callback, "__code__", None) for callback in gc.callbacks}
