@@ -76,3 +76,10 @@ def test_version_has_an_entry_in_the_changelog():
 
 def test_package_is_typed():
     assert (Path(hostline.__file__).parent / "py.typed").is_file()
+
+
+@pytest.mark.parametrize("module", ("hostline", "hostline.wsgi"))
+def test_no_sync_app_has_to_load_asyncio(module):
+    """It takes as long to load as all of hostline."""
+    program = f"import sys, {module}; sys.exit('asyncio' in sys.modules or 'anyio' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0

@@ -17,7 +17,7 @@ a callable runs. May import ``_native`` and ``errors``.
 """
 
 import logging
-from asyncio import CancelledError
+import sys
 from collections.abc import Callable
 from math import inf
 from time import monotonic
@@ -52,7 +52,9 @@ class Block:
         """Cancel its work. By who has won the claim; never raises."""
         try:
             self._cancel()
-        except (Exception, CancelledError):
+        except BaseException as error:
+            if not _is_harmless(error):
+                raise
             logger.exception("What an interruptible block is to be cancelled by has failed: %r", self._cancel)
         finally:
             self._is_done = True
@@ -68,6 +70,13 @@ class Block:
                 is_hit = True
         if is_hit:
             raise RequestTimeoutException
+
+
+def _is_harmless(error: BaseException) -> bool:
+    """Whether it says no more than that the cancelling has failed; asyncio's cancellation says so too."""
+    # Not imported: no WSGI app should have to load asyncio, which has raised this where it is there.
+    asyncio = sys.modules.get("asyncio.exceptions")
+    return isinstance(error, Exception) or (asyncio is not None and isinstance(error, asyncio.CancelledError))
 
 
 class Abortable:
