@@ -24,6 +24,7 @@ from inspect import CO_COROUTINE
 from types import FrameType
 from typing import Any, Final
 
+from hostline import _stacks
 from hostline._asgi_exchange import Send
 from hostline._requests import logger
 
@@ -47,13 +48,13 @@ async def cut(send: Send) -> None:
 def _sends(send: Send) -> Iterator[object]:
     """It, and what the coroutines that wait for the guard call so."""
     yield send
-    frame: FrameType | None = sys._getframe()
-    while frame is not None and (_is_own(frame) or frame.f_code.co_flags & CO_COROUTINE):
+    for frame in _stacks.outwards(sys._getframe()):
+        if not (_is_own(frame) or frame.f_code.co_flags & CO_COROUTINE):
+            return
         # CPython before 3.13 keeps what f_locals tells until the frame ends. Of the guard's own frames
         # that would be the app's error, whose traceback has these frames: a circle.
         if not _is_own(frame):
             yield frame.f_locals.get("send")
-        frame = frame.f_back
 
 
 def _is_own(frame: FrameType) -> bool:

@@ -7,12 +7,12 @@ Everything here runs in the loop's thread, so whatever does not ``await`` is one
 needs no lock.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from functools import partial
 from math import inf
 from time import monotonic
 from types import CodeType, FrameType
-from typing import Any, Protocol
+from typing import Any
 
 from hostline import _asgi_cuts, _budget, _responses, _stacks
 from hostline._asgi_deadline import BendableRequest, Lanes
@@ -26,12 +26,6 @@ _WITH_BODY = frozenset({"PATCH", "POST", "PUT"})
 _COMPLETED, _TIMED_OUT = State.COMPLETED, State.TIMED_OUT
 
 
-class AsgiGuard(Guard, Protocol):
-    """What a request has to know of the middleware that guards it."""
-
-    is_attended: Callable[[], bool]
-
-
 class AsgiRequest(BendableRequest, Breakable):
     """A request between its server and its app, as ``scope["hostline.request"]``.
 
@@ -39,7 +33,6 @@ class AsgiRequest(BendableRequest, Breakable):
     ``stream_timeout``, has begun to stream; or until the deadline.
     """
 
-    guard: AsgiGuard
     #: The guard's own code, in whose frames the local ``request`` is this one.
     outermost: frozenset[CodeType] = frozenset()
     #: What calls it at its deadline, where it is no lane's.
@@ -52,9 +45,9 @@ class AsgiRequest(BendableRequest, Breakable):
     _upload_left: float | None = None  # None: nobody has asked for the body yet
     _upload_complete = False
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, guard: AsgiGuard, lanes: Lanes) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, guard: Guard, lanes: Lanes) -> None:
         self.started = monotonic()
-        self.guard = guard  # pyright: ignore[reportIncompatibleVariableOverride] - set once
+        self.guard = guard
         self.lanes = lanes
         self.method: str = scope["method"]
         # Not the scope: that holds this object, and a circle would leave every request to
@@ -165,7 +158,8 @@ class AsgiRequest(BendableRequest, Breakable):
 
     def expire_in_step(self, frame: FrameType | None) -> bool:
         """Time it out from within its code, which blocks the loop (``_blocked_loops``)."""
-        if _stacks.runs(frame, self._send_code):
+        send_code = self._send_code
+        if any(each.f_code is send_code for each in _stacks.outwards(frame)):
             return False  # half a message would be sent
         if self.ended is None and self.claims.pop(self, False):
             self.time_out(_stacks.of_thread(frame, self.outermost))

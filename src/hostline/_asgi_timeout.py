@@ -27,7 +27,7 @@ from hostline._asgi_exchange import (
 )
 from hostline._asgi_request import AsgiRequest
 from hostline._asyncio_request import AsyncioRequest
-from hostline._blocked_loops import Sentinel
+from hostline._blocked_loops import watch
 from hostline._breaker import main_thread
 from hostline._loop_deadlines import LoopLane, lanes_of
 from hostline._obstacles import obstacle
@@ -153,8 +153,7 @@ class RequestTimeoutMiddleware:
             warn_unless_replaced(main_frame())
         self._prepare()
         lanes = lanes_of(loop)
-        if lanes.sentinel is None and obstacle() is None:
-            lanes.sentinel = Sentinel(lanes, OUTERMOST, self.settings.deferral_limit or 0.0)
+        watch(lanes, OUTERMOST, self.settings.deferral_limit)
         self._lane = lanes.lane(self._timeout or inf)
         return self._lane
 
@@ -207,9 +206,9 @@ class RequestTimeoutMiddleware:
     async def _end(self, request: AsyncioRequest, cancelling: int, error: BaseException | None) -> None:
         """Come back from an app that was aborted, telling our cancellation from a foreign one."""
         request.lanes.revive()
-        if error is not None and request.count_foreign() > cancelling:
+        is_foreign = request.count_foreign() > cancelling
+        if error is not None and is_foreign:
             raise error
-        request.count_foreign()
         await self._conclude(request, error)
         if request.is_answered:
             await request.see_answer_off(cancelling)

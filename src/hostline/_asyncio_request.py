@@ -53,11 +53,16 @@ class AsyncioRequest(AsgiRequest):
 
     def leave_behind(self, call: PoolCall) -> None:
         """Nobody comes to `end_with` for it: its task, cancelled by somebody else, has left."""
-        if self.broken_calls and call in self.broken_calls:
-            self.broken_calls.discard(call)
-            if not self.broken_calls and self.shots == 0:
-                # Not at once: see `break_off_soon`.
-                self.lanes.loop.call_soon(self._cancel_once, context=NO_CONTEXT)
+        if self._is_last_of_broken(call):
+            # Not at once: see `break_off_soon`.
+            self.lanes.loop.call_soon(self._cancel_once, context=NO_CONTEXT)
+
+    def _is_last_of_broken(self, call: PoolCall) -> bool:
+        """Strike it off, if it is there; whether no other is left for the task to wait for."""
+        if not self.broken_calls or call not in self.broken_calls:
+            return False
+        self.broken_calls.discard(call)
+        return not self.broken_calls
 
     def _cancel_once(self) -> None:
         if self.shots == 0:
@@ -67,9 +72,8 @@ class AsyncioRequest(AsgiRequest):
         """Go on where a task waited for a thread that has ended: be cancelled there."""
         if not self.broken_calls or call not in self.broken_calls:
             raise CancelledError  # its task has been cancelled, and the thread has come to its end by that
-        self.broken_calls.discard(call)
-        if not self.broken_calls and self.shots == 0:
-            self.cancel()
+        if self._is_last_of_broken(call):
+            self._cancel_once()
         # Whoever waits here is cancelled with the request's task, be it that task or one below
         # it; what nobody cancels has been left behind by the app, and ends by itself.
         await asyncio.sleep(GRACE)
@@ -82,9 +86,12 @@ class AsyncioRequest(AsgiRequest):
             if not self._tell_listener():
                 self.cancels += 1
                 self.task.cancel()
-            if self._insistence is not None:
-                self._insistence.cancel()
-            self._insistence = self.lanes.loop.call_later(GRACE, self._insist, context=NO_CONTEXT)
+            self._insist_in(GRACE)
+
+    def _insist_in(self, delay: float) -> None:
+        if self._insistence is not None:
+            self._insistence.cancel()
+        self._insistence = self.lanes.loop.call_later(delay, self._insist, context=NO_CONTEXT)
 
     def receive(self) -> Awaitable[Message]:
         """What the app gets as ``receive``."""
@@ -97,7 +104,7 @@ class AsyncioRequest(AsgiRequest):
         self._listener = task = current_task()
         cancelling = 0 if task is None else task.cancelling()
         try:
-            return await super().receive()
+            return await self._server_receive()
         except CancelledError:
             if task is None or self._told is not task:
                 raise
@@ -127,7 +134,7 @@ class AsyncioRequest(AsgiRequest):
     def _insist(self) -> None:
         """The cancellation has been swallowed, or the clean-up takes its time."""
         if self.is_held_back():  # a shield of the clean-up's
-            self._insistence = self.lanes.loop.call_later(HELD_BACK, self._insist, context=NO_CONTEXT)
+            self._insist_in(HELD_BACK)
         elif self.shots < SHOTS:
             self.cancel()
         else:
@@ -154,7 +161,7 @@ class AsyncioRequest(AsgiRequest):
     def insist_later(self) -> None:
         """Look whether its code has ended itself, as it was about to."""
         if self._insistence is None:
-            self._insistence = self.lanes.loop.call_later(GRACE, self._insist, context=NO_CONTEXT)
+            self._insist_in(GRACE)
 
     def count_foreign(self) -> int:
         """The app has come back: how often somebody else has cancelled its task."""

@@ -10,26 +10,30 @@ Whose code that is, is told by the context that it runs in (``current_request``)
 but the loop's own thread can read that, so the decision is made there: in the handler of
 the signal by which code in the main thread is broken, exactly where it would raise. It is
 raised only in code of a request whose own deadline has passed; the requests that merely
-wait behind it are given back the time that they have lost (``LoopLanes.revive``).
+wait behind it are given back the time that they have lost (``Watched.revive``).
 
 A loop in any other thread is only reported.
 
-Imports: ``_breaker``, ``_deadlines``, ``_requests``, ``_stacks``.
+Imports: ``_abortable``, ``_breaker``, ``_deadlines``, ``_loop_deadlines``, ``_obstacles``, ``_requests``,
+``_stacks``.
 """
 
 import sys
 import weakref
 from collections.abc import Mapping
 from functools import partial
+from itertools import islice
 from math import inf
 from time import monotonic
 from types import CodeType, FrameType
-from typing import Any, Protocol
+from typing import Any
 
 from hostline import _stacks
 from hostline._abortable import Abortable
 from hostline._breaker import Breaker, firing, main_thread
 from hostline._deadlines import watchdog
+from hostline._loop_deadlines import Watched
+from hostline._obstacles import obstacle
 from hostline._requests import RequestDetails, current_request, logger, reporter
 
 #: How long after the instant at which a timer is due its loop is looked at.
@@ -67,33 +71,6 @@ class Breakable(RequestDetails):
         raise NotImplementedError
 
 
-class Lanes(Protocol):
-    """What has to be known of a loop and its deadlines. All may be asked from any thread."""
-
-    thread_id: int
-    block: Any
-
-    def is_over(self) -> bool:
-        """Whether the loop will never run again."""
-        ...
-
-    def is_running(self) -> bool:
-        """Whether somebody runs the loop."""
-        ...
-
-    def running(self) -> object:
-        """What it runs just now, a task or a request; None: nothing that can be told."""
-        ...
-
-    def coroutine(self) -> object:
-        """The outermost one of the step that is run just now; None: there is none."""
-        ...
-
-    def due(self) -> float:
-        """When the next of its timers is due, or was."""
-        ...
-
-
 class Block:
     """A task that blocks its loop. What a ``Breaker`` fires at; made by the watchdog's thread."""
 
@@ -105,7 +82,7 @@ class Block:
     owner = Abortable()
 
     def __init__(
-        self, lanes: Lanes, task: object, trace: _stacks.Trace, culprit: RequestDetails | None
+        self, lanes: Watched[Any], task: object, trace: _stacks.Trace, culprit: RequestDetails | None
     ) -> None:
         self._lanes = lanes
         self._task = task
@@ -174,24 +151,21 @@ def _is_overdue(request: RequestDetails | None) -> bool:
 def _is_in_the_loop_s(frame: FrameType | None, coroutine: object) -> bool:
     """Whether the innermost frames of this step are the loop's or the server's own code."""
     outermost = getattr(coroutine, "cr_frame", None)
-    for _ in range(_INNERMOST):
-        if frame is None:
-            return False
-        module = str(frame.f_globals.get("__name__"))
+    for each in islice(_stacks.outwards(frame), _INNERMOST):
+        module = str(each.f_globals.get("__name__"))
         if module.startswith("hostline._"):
             return False  # the guard: what is further out has called it
         if module.partition(".")[0] in _LOOPS_AND_SERVERS:
             return True
-        if frame is outermost:
+        if each is outermost:
             return False
-        frame = frame.f_back
     return False
 
 
 class Sentinel:
     """Looks after one loop. An entry of the watchdog's, in whose thread :meth:`expire` runs."""
 
-    def __init__(self, lanes: Lanes, outermost: frozenset[CodeType], deferral_limit: float) -> None:
+    def __init__(self, lanes: Watched[Any], outermost: frozenset[CodeType], deferral_limit: float) -> None:
         self._lanes = weakref.ref(lanes)
         self._outermost = outermost
         self._deferral_limit = deferral_limit
@@ -233,7 +207,7 @@ class Sentinel:
         self.plan = -inf  # it is looked at anyhow
         self._look_at(now + self._look(lanes, now - due))
 
-    def _look(self, lanes: Lanes, late: float) -> float:
+    def _look(self, lanes: Watched[Any], late: float) -> float:
         """The timers are late: how soon to look again."""
         found = self._found_block
         if found is not None and lanes.block is found and not found.is_past:
@@ -250,7 +224,7 @@ class Sentinel:
         self._found(lanes, task, late)
         return _STILL_BLOCKED
 
-    def _found(self, lanes: Lanes, task: object, late: float) -> None:
+    def _found(self, lanes: Watched[Any], task: object, late: float) -> None:
         frame = sys._current_frames().get(lanes.thread_id)
         trace = _stacks.of_thread(frame, self._outermost)
         block = Block(lanes, task, trace, self._request_of(task, frame))
@@ -260,13 +234,17 @@ class Sentinel:
 
     def _request_of(self, task: object, frame: FrameType | None) -> RequestDetails | None:
         """Which request the task works for: by its guard's frame, or by the task's context."""
-        while frame is not None:
-            if frame.f_code in self._outermost:
-                found = frame.f_locals.get("request")
-                return found if isinstance(found, RequestDetails) else None
-            frame = frame.f_back
+        found = _stacks.request_in(frame, self._outermost)
+        if isinstance(found, RequestDetails):
+            return found
         context: Mapping[Any, Any] = getattr(task, "get_context", dict)()  # from CPython 3.12 on
         return context.get(current_request)
+
+
+def watch(lanes: Watched[Any], outermost: frozenset[CodeType], deferral_limit: float | None) -> None:
+    """Have this loop looked after, once. ``outermost``: the guard's code that runs its requests."""
+    if lanes.sentinel is None and obstacle() is None:
+        lanes.sentinel = Sentinel(lanes, outermost, deferral_limit or 0.0)
 
 
 def _tell(block: Block, late: float) -> None:

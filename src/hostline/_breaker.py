@@ -3,11 +3,10 @@
 The protocol, and why it is one, is told in ``_interrupts``; this is how a shot is sent,
 sent again, taken back, and helped along where the thread waits in C.
 
-Imports: ``_abortable``, ``_deadlines``, ``_native``, ``_requests`` for the log, ``_safepoints``,
-``_unblocking``, ``_wait_probe``.
+Imports: ``_abortable``, ``_async_exceptions``, ``_deadlines``, ``_native``, ``_requests`` for the
+log, ``_safepoints``, ``_unblocking``, ``_wait_probe``.
 """
 
-import ctypes
 import signal
 import sys
 import time
@@ -18,6 +17,7 @@ from typing import Protocol
 
 from hostline import _safepoints, _unblocking
 from hostline._abortable import Abortable
+from hostline._async_exceptions import clear_async_exc, set_async_exc
 from hostline._deadlines import watchdog
 from hostline._native import after_fork_in_child, native_lock
 from hostline._requests import logger
@@ -48,13 +48,6 @@ _STANDSTILL = 0.003
 _TAKEN_BACK = 0.02
 #: How often to look again at what has been given up.
 _HOPELESS = 0.1
-
-_set_async_exc = ctypes.pythonapi.PyThreadState_SetAsyncExc
-# An identity is an unsigned long; as a signed one it overflows on some platforms.
-_set_async_exc.argtypes = (ctypes.c_ulong, ctypes.py_object)
-_clear_async_exc = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)(
-    ("PyThreadState_SetAsyncExc", ctypes.pythonapi)
-)
 
 
 class _Firing:
@@ -89,12 +82,12 @@ def absorb() -> None:
     replaces it, which this thread raises at the end of the call that sets it.
     """
     try:
-        _set_async_exc(get_ident(), _Absorbed)
+        set_async_exc(get_ident(), _Absorbed)
         for _ in range(2):
             pass  # a check point more
     except _Absorbed:
         return
-    _clear_async_exc(get_ident(), None)
+    clear_async_exc(get_ident(), None)
 
 
 class Target(Protocol):
@@ -281,9 +274,9 @@ class Breaker:
         # One step under the interpreter's lock: nothing between the test and the call lets
         # another thread run.
         if not request.came_back:
-            _set_async_exc(thread_id, RequestTimeoutException)
+            set_async_exc(thread_id, RequestTimeoutException)
         if sys._current_frames().get(thread_id) is not frame or frame.f_lasti != place:
-            _clear_async_exc(thread_id, None)
+            clear_async_exc(thread_id, None)
             absorb()  # what that leaves behind, as told there
             return _TAKEN_BACK
         self._count()

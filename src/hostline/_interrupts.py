@@ -50,6 +50,20 @@ class Guard(Protocol):
     breaks: bool
 
 
+class GuardedRequest(RequestDetails):
+    """A request, as far as its guard's settings decide how it may be aborted."""
+
+    guard: Guard
+
+    @property
+    def is_breakable(self) -> bool:
+        return self.guard.breaks
+
+    @property
+    def shield_limit(self) -> float:
+        return self.guard.settings.shield_limit or 0.0
+
+
 class ThreadCall:
     """Code that one thread runs for a request, from its start to its end: what is fired at.
 
@@ -82,11 +96,11 @@ class ThreadCall:
     def is_running(self) -> bool:
         """Whether its thread is inside it: thread identities recur, greenlets take turns."""
         frame = sys._current_frames().get(self.thread_id)
-        while frame is not None:
-            if frame.f_code in self.outermost and frame.f_locals.get("request") is self:
-                return True
-            frame = frame.f_back
-        return False
+        return any(self.is_run_by(each) for each in _stacks.outwards(frame))
+
+    def is_run_by(self, frame: FrameType) -> bool:
+        """Whether this frame is the one that runs it."""
+        return frame.f_code in self.outermost and frame.f_locals.get("request") is self
 
     def is_hit(self, frame: FrameType | None) -> bool:
         """Whether this frame is its own: it has the thread for itself."""
@@ -135,7 +149,7 @@ class ThreadCall:
         self.report(partial(log_unstoppable, self.owner, _stacks.of_thread(frame, self.outermost)))
 
 
-class ThreadRequest(ThreadCall, RequestDetails):
+class ThreadRequest(ThreadCall, GuardedRequest):
     """A request that is served by one thread from its start to its end."""
 
     #: Whether its timeout has still to be told; popped by who tells it.
@@ -144,14 +158,6 @@ class ThreadRequest(ThreadCall, RequestDetails):
     @property
     def owner(self) -> RequestDetails:
         return self
-
-    @property
-    def is_breakable(self) -> bool:
-        return self.guard.breaks
-
-    @property
-    def shield_limit(self) -> float:
-        return self.guard.settings.shield_limit or 0.0
 
     @property
     def has_left(self) -> bool:

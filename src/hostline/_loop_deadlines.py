@@ -11,7 +11,7 @@ import contextvars
 import threading
 from math import inf
 from time import monotonic
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from hostline._deadlines import BATCH, Expiring, expire, first
 
@@ -22,10 +22,15 @@ NO_CONTEXT = contextvars.Context()
 _TICK = 0.001
 
 
-class LoopEntry(Expiring, Protocol):
-    """An entry of an asyncio loop: used in the loop's thread alone."""
+class Timed(Expiring, Protocol):
+    """Something that has a deadline, and has begun."""
 
     started: float
+
+
+class LoopEntry(Timed, Protocol):
+    """An entry of an asyncio loop: used in the loop's thread alone."""
+
     #: The deadline with which it entered its lane, once that has been moved; else None.
     filed: float | None
     #: Where its claim is to be popped.
@@ -58,6 +63,83 @@ class Block(Protocol):
         """The loop runs again."""
 
 
+_T = TypeVar("_T", bound=Timed)
+
+
+class Watched(Generic[_T]):
+    """The deadlines of one loop, asyncio's or another, as far as they are looked after from outside.
+
+    Used in the loop's thread, but for what a sentinel asks.
+    """
+
+    __slots__ = ("__weakref__", "alive", "block", "sentinel", "thread_id")
+
+    def __init__(self) -> None:
+        self.thread_id = threading.get_ident()
+        self.sentinel: Sentinel | None = None
+        #: What keeps the loop from running. Set by the sentinel, taken by the loop.
+        self.block: Block | None = None
+        #: When the loop was last seen to run one of its timers.
+        self.alive = monotonic()
+
+    def at(self, entry: _T, deadline: float) -> None:
+        """Enter, or enter anew, with a deadline of its own. ``inf``: it never expires."""
+        raise NotImplementedError
+
+    def claimed(self) -> "tuple[dict[_T, bool], ...]":
+        """All entries, by where their claims are to be popped."""
+        raise NotImplementedError
+
+    def due(self) -> float:
+        """When the next of the timers is due, or was. May be called from any thread."""
+        raise NotImplementedError
+
+    def is_over(self) -> bool:
+        """Whether there is nothing to look after any more. From any thread, as the next two."""
+        raise NotImplementedError
+
+    def is_running(self) -> bool:
+        """Whether somebody runs the loop."""
+        raise NotImplementedError
+
+    def running(self) -> object:
+        """What it runs just now, a task or a request; None: nothing that can be told."""
+        raise NotImplementedError
+
+    def coroutine(self) -> object:
+        """The outermost one of the step that is run just now; None: there is none."""
+        raise NotImplementedError
+
+    def is_due(self, due: float) -> None:
+        """A timer has been started: have it looked after."""
+        if self.sentinel is not None and due < self.sentinel.plan:
+            self.sentinel.wake(due)
+
+    def revive(self) -> float:
+        """The loop runs: what time it is. Called by the timers, and by who has blocked it."""
+        now = monotonic()
+        block, self.block = self.block, None
+        if block is not None:
+            block.is_over()
+            self._give_back(block, now)
+        self.alive = now
+        return now
+
+    def _give_back(self, block: Block, now: float) -> None:
+        """Give back what a blocked loop has cost all but the one who has blocked it.
+
+        As much as it can have been: since the last sign of life before it was found, that
+        somebody entered.
+        """
+        every = self.claimed()
+        entered = [entry.started for claims in every for entry in claims if entry.started < block.found_at]
+        lost = now - max((self.alive, *entered))
+        for claims in every:
+            for entry in list(claims):
+                if entry is not block.culprit and entry.deadline < inf and claims.pop(entry, False):
+                    self.at(entry, entry.deadline + lost)
+
+
 class LoopLane:
     """A lane of one asyncio loop, with one timer for all its entries."""
 
@@ -80,14 +162,6 @@ class LoopLane:
         self.due = monotonic() + delay
         self.lanes.is_due(self.due)
 
-    def last_entered(self, before: float) -> float:
-        """When the youngest of its entries older than this has entered; minus infinity: none."""
-        for entry in reversed(self.entries):
-            entered = (entry.deadline if entry.filed is None else entry.filed) - self.timeout
-            if entered < before:
-                return entered
-        return -inf
-
     def _fire(self) -> None:
         now = self.lanes.revive()
         self.due = inf
@@ -106,19 +180,14 @@ class LoopLane:
             self.timer = self.lanes.loop.call_soon(self._fire, context=NO_CONTEXT)
 
 
-class LoopLanes:
+class LoopLanes(Watched["LoopEntry"]):
     """The lanes of one asyncio loop, and the deadlines there that fit none."""
 
-    __slots__ = ("__weakref__", "_lanes", "_odd", "alive", "block", "loop", "sentinel", "thread_id")
+    __slots__ = ("_lanes", "_odd", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
         self.loop = loop
-        self.thread_id = threading.get_ident()
-        self.sentinel: Sentinel | None = None
-        #: What keeps the loop from running. Set by the sentinel, taken by the loop.
-        self.block: Block | None = None
-        #: When the loop was last seen to run a timer of these.
-        self.alive = monotonic()
         self._lanes: dict[float, LoopLane] = {}
         self._odd: dict[LoopEntry, bool] = {}
 
@@ -155,13 +224,8 @@ class LoopLanes:
             entry.deadline = deadline
             entry.filed = filed
 
-    def is_due(self, due: float) -> None:
-        """A timer has been started: have it looked after."""
-        if self.sentinel is not None and due < self.sentinel.plan:
-            self.sentinel.wake(due)
-
     def is_over(self) -> bool:
-        """Whether the loop will never run again. From any thread, as the next three."""
+        """Whether the loop will never run again."""
         return self.loop.is_closed()
 
     def is_running(self) -> bool:
@@ -182,30 +246,9 @@ class LoopLanes:
         lanes = [lane.due for lane in list(self._lanes.values())]
         return min((*lanes, *(entry.deadline for entry in list(self._odd))), default=inf)
 
-    def revive(self) -> float:
-        """The loop runs: what time it is. Called by the timers, and by who has blocked it."""
-        now = monotonic()
-        if self.block is not None:
-            self._resume(self.block, now)
-        self.alive = now
-        return now
-
-    def _resume(self, block: Block, now: float) -> None:
-        """Give back what a blocked loop has cost all but the one who has blocked it.
-
-        As much as it can have been: since the last sign of life before it was found, that
-        somebody entered.
-        """
-        self.block = None
-        block.is_over()
-        lanes = list(self._lanes.values())
-        signs = [lane.last_entered(block.found_at) for lane in lanes]
-        signs += [entry.started for entry in self._odd if entry.started < block.found_at]
-        lost = now - max((self.alive, *signs))
-        for claims in (self._odd, *(lane.entries for lane in lanes)):
-            for entry in list(claims):
-                if entry is not block.culprit and entry.deadline < inf and claims.pop(entry, False):
-                    self.at(entry, entry.deadline + lost)
+    def claimed(self) -> "tuple[dict[LoopEntry, bool], ...]":
+        """All entries, by where their claims are to be popped."""
+        return self._odd, *(lane.entries for lane in self._lanes.values())
 
     def _start_timer(self, entry: LoopEntry) -> None:
         delay = max(entry.deadline - monotonic(), _TICK)

@@ -16,13 +16,14 @@ one, the thread that has finished it or the loop at the deadline, decides how it
 The loop enters its state before it looks through ``calls``, and a thread looks at the
 state after it has entered itself: one of the two sees the other.
 
-Imports: ``_breaker``, ``_deadlines``, ``_interrupts``, ``_obstacles``, ``_requests``.
+Imports: ``_deadlines``, ``_interrupts``, ``_obstacles``, ``_requests``, ``_stacks``.
 """
 
 import copy
 import sys
 from collections.abc import Awaitable, Callable
 from functools import cache, wraps
+from itertools import takewhile
 from threading import get_ident
 from types import TracebackType
 from typing import Any
@@ -32,32 +33,23 @@ from anyio import CapacityLimiter
 
 from hostline import _stacks
 from hostline._deadlines import watchdog
-from hostline._interrupts import Guard, ThreadCall
+from hostline._interrupts import GuardedRequest, ThreadCall
 from hostline._obstacles import obstacle
-from hostline._requests import RequestDetails, State, current_request
+from hostline._requests import State, current_request
 from hostline.errors import RequestTimeoutException
 
 _obstacle = cache(obstacle)
 
 
-class LoopRequest(RequestDetails):
+class LoopRequest(GuardedRequest):
     """A request that is served by a task, and may have threads of a pool work for it."""
 
-    guard: Guard
     #: Whether a call holds its slot of the pool by way of :class:`_Slot`.
     is_on_asyncio = True
     #: The calls that threads run for it, or are about to, while nobody has claimed their end.
     calls: "dict[PoolCall, bool] | None" = None
     #: Those that have been broken off and have not come back. Used in the loop's thread.
     broken_calls: "set[PoolCall] | None" = None
-
-    @property
-    def is_breakable(self) -> bool:
-        return self.guard.breaks
-
-    @property
-    def shield_limit(self) -> float:
-        return self.guard.settings.shield_limit or 0.0
 
     @property
     def call_here(self) -> "PoolCall | None":
@@ -145,11 +137,9 @@ class PoolCall(ThreadCall):
         asgiref = sys.modules.get("asgiref.sync")
         call_back = None if asgiref is None else asgiref.AsyncToSync.__call__.__code__
         frame = sys._current_frames().get(self.thread_id)
-        while frame is not None and frame.f_code is not call_back:
-            if frame.f_code in self.outermost and frame.f_locals.get("request") is self:
-                return False  # another may be further out: calls are nested in one thread
-            frame = frame.f_back
-        return frame is not None
+        # Another may be further out: calls are nested in one thread.
+        own = takewhile(lambda each: not self.is_run_by(each), _stacks.outwards(frame))
+        return any(each.f_code is call_back for each in own)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """In the pool's thread."""
@@ -199,7 +189,6 @@ class _Slot:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._call.forget()
         self._limiter.release()
 
 

@@ -7,7 +7,7 @@ Imports nothing of hostline.
 """
 
 import traceback
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
 from typing import cast
 
@@ -27,11 +27,17 @@ def of_thread(frame: FrameType | None, outermost: Container[CodeType] = ()) -> T
     return trace[_DEEPEST - 1 :: -1] if len(trace) > _DEEPEST else trace[::-1]
 
 
-def runs(frame: FrameType | None, code: CodeType | None) -> bool:
-    """Whether this stack, from its innermost frame outwards, is in this code."""
-    while frame is not None and frame.f_code is not code:
+def outwards(frame: FrameType | None) -> Iterator[FrameType]:
+    """The frame, and those that have called it."""
+    while frame is not None:
+        yield frame
         frame = frame.f_back
-    return frame is not None
+
+
+def request_in(frame: FrameType | None, outermost: Container[CodeType]) -> object:
+    """The local ``request`` of the innermost frame that runs one of ``outermost``; None without one."""
+    found = (each.f_locals.get("request") for each in outwards(frame) if each.f_code in outermost)
+    return next(found, None)
 
 
 def of_coroutine(awaitable: object, outermost: Container[CodeType] = ()) -> Trace:

@@ -21,9 +21,10 @@ import anyio.lowlevel
 
 from hostline import _slow, _stacks
 from hostline._asgi_exchange import ASGIApp, Message, Receive, Scope, Send
-from hostline._asgi_request import AsgiGuard, AsgiRequest
-from hostline._blocked_loops import Block, Sentinel
-from hostline._obstacles import obstacle
+from hostline._asgi_request import AsgiRequest
+from hostline._blocked_loops import watch
+from hostline._interrupts import Guard
+from hostline._loop_deadlines import Watched
 from hostline._pool_threads import PoolCall
 from hostline.errors import RequestTimeoutException
 
@@ -39,7 +40,7 @@ class TrioRequest(AsgiRequest):
     _coroutine: object = None
     timer: anyio.CancelScope | None = None
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, guard: AsgiGuard) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, guard: Guard) -> None:
         super().__init__(scope, receive, _shielded(send), guard, _lanes_here())
         self._scope = anyio.CancelScope()
 
@@ -55,7 +56,7 @@ class TrioRequest(AsgiRequest):
     async def run(self, app: ASGIApp, scope: Scope) -> BaseException | None:
         """Serve it; what the app has raised."""
         self._coroutine = anyio.get_current_task().coro
-        self.lanes.watch(self.guard.settings.deferral_limit or 0.0)
+        watch(self.lanes, self.outermost, self.guard.settings.deferral_limit)
         self.lanes.at(self, self.deadline)
         error: BaseException | None = None
         async with anyio.create_task_group() as group:
@@ -160,21 +161,13 @@ class TrioRequest(AsgiRequest):
 _CALLS_THE_APP = TrioRequest.outermost = frozenset({TrioRequest._call.__code__})
 
 
-class TrioLanes:
-    """The deadlines of one run of trio's. In its thread, but for what a sentinel asks."""
+class TrioLanes(Watched[TrioRequest]):
+    """The deadlines of one run of trio's."""
 
     def __init__(self, token: Any) -> None:
+        super().__init__()
         self.token = token
-        self.thread_id = threading.get_ident()
         self.claims: dict[TrioRequest, bool] = {}
-        self.block: Block | None = None
-        self._sentinel: Sentinel | None = None
-        self._alive = monotonic()
-
-    def watch(self, deferral_limit: float) -> None:
-        """Have it looked after from outside."""
-        if self._sentinel is None and obstacle() is None:
-            self._sentinel = Sentinel(self, _CALLS_THE_APP, deferral_limit)
 
     def at(self, entry: TrioRequest, deadline: float) -> None:
         """Enter, or enter anew, with this deadline."""
@@ -182,30 +175,19 @@ class TrioLanes:
         entry.claims = self.claims
         self.claims[entry] = True
         entry.ring_at(deadline)
-        if self._sentinel is not None and deadline < self._sentinel.plan:
-            self._sentinel.wake(deadline)
+        self.is_due(deadline)
 
     def move(self, entry: TrioRequest, deadline: float) -> None:
         """Give an entry that has not expired another deadline."""
         if entry in self.claims:
             self.at(entry, deadline)
 
-    def revive(self) -> float:
-        """The loop runs: give back what a block has cost; what time it is."""
-        now = monotonic()
-        block, self.block = self.block, None
-        if block is not None:
-            block.is_over()
-            signs = [entry.started for entry in self.claims if entry.started < block.found_at]
-            lost = now - max((self._alive, *signs))
-            for entry in list(self.claims):
-                if entry is not block.culprit and entry.deadline < inf:
-                    self.at(entry, entry.deadline + lost)
-        self._alive = now
-        return now
+    def claimed(self) -> tuple[dict[TrioRequest, bool], ...]:
+        """All entries, by where their claims are to be popped."""
+        return (self.claims,)
 
     def is_over(self) -> bool:
-        """Whether nobody is to be looked after. From any thread, as the rest."""
+        """Whether nobody is to be looked after."""
         return not self.claims
 
     def is_running(self) -> bool:
@@ -214,10 +196,7 @@ class TrioLanes:
 
     def running(self) -> object:
         """The request whose own task it runs just now; of other tasks nobody can tell."""
-        frame = sys._current_frames().get(self.thread_id)
-        while frame is not None and frame.f_code not in _CALLS_THE_APP:
-            frame = frame.f_back
-        return None if frame is None else frame.f_locals.get("request")
+        return _stacks.request_in(sys._current_frames().get(self.thread_id), _CALLS_THE_APP)
 
     def coroutine(self) -> object:
         """The outermost one of the step that is run just now. In the loop's thread."""

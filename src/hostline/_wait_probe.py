@@ -5,23 +5,20 @@ Up to CPython 3.14 it does not: the call is taken up again. From 3.15 on
 ``time.sleep``, a bare lock and all that waits in C can be broken in any thread. What this
 interpreter does is tried out, once, with a thread made for it.
 
-Imports: ``_native``.
+Imports: ``_async_exceptions``, ``_native``.
 """
 
-import ctypes
 import signal
 import time
 from _thread import LockType
 from threading import get_ident
 
+from hostline._async_exceptions import set_async_exc
 from hostline._native import after_fork_in_child, native_lock, start_native_thread
 
 #: How long the thread sleeps if nothing wakes it, and how long it is given to fall asleep.
 SLEEP = 0.1
 _FALLING_ASLEEP = 0.02
-
-_set_async_exc = ctypes.pythonapi.PyThreadState_SetAsyncExc
-_set_async_exc.argtypes = (ctypes.c_ulong, ctypes.py_object)
 
 
 class _Woken(BaseException):
@@ -32,12 +29,12 @@ class WaitProbe:
     """Tries it out when it is first asked; the answer until then is no."""
 
     def __init__(self) -> None:
-        self.after_fork()
+        self.ends_waits = False
+        self._has_begun = self._is_answered = False
 
     def after_fork(self) -> None:
         """The thread that tried has not come along; the answer has, if there was one."""
-        self._is_answered = self._has_begun = getattr(self, "_is_answered", False)
-        self.ends_waits = getattr(self, "ends_waits", False)
+        self._has_begun = self._is_answered
 
     def ask(self, signum: int) -> bool:
         """Whether this signal, which must have a handler, ends waits. Never blocks."""
@@ -55,7 +52,7 @@ class WaitProbe:
         start_native_thread(self._sleep, (sleeper, begun, ended))
         begun.acquire()
         time.sleep(_FALLING_ASLEEP)
-        _set_async_exc(sleeper[0], _Woken)
+        set_async_exc(sleeper[0], _Woken)
         signal.pthread_kill(sleeper[0], signum)
         ended.acquire()
         self._is_answered = True
