@@ -118,8 +118,9 @@ class Watched(Generic[_T]):
     def revive(self) -> float:
         """The loop runs: what time it is. Called by the timers, and by who has blocked it."""
         now = monotonic()
-        block, self.block = self.block, None
-        if block is not None:
+        block = self.block
+        if block is not None:  # nothing is written else: a sentinel may find one just now
+            self.block = None
             block.is_over()
             self._give_back(block, now)
         self.alive = now
