@@ -15,8 +15,10 @@ PACKAGE = Path(hostline.__file__).parent
 # A module may import from the layers above its own, never from its own or one below.
 # A package stands for all of its modules, which may import each other.
 LAYERS: tuple[set[str], ...] = (
-    {"errors", "_async_exceptions", "_authority", "_calls", "_native", "_obstacles", "_stacks", "_targets"},
-    {"_abortable", "_points", "_unblocking", "_wait_probe"},
+    {"errors", "_async_exceptions", "_authority", "_native", "_obstacles", "_targets"},
+    {"_frames", "_wait_probe"},
+    {"_calls", "_stacks"},
+    {"_abortable", "_points", "_unblocking"},
     {"_safepoints"},
     {"_environment"},
     {"_kinds"},

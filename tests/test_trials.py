@@ -51,6 +51,10 @@ def test_never_more_pool_threads_than_allowed():
     assert passes("pool_threads.py", "--count", "120")
 
 
+def test_frames_are_read_without_harm():
+    assert passes("frames.py", "--walks", "300")
+
+
 def test_timeouts_leave_nothing_behind():
     assert passes("leftovers.py", "--timeouts", "1000")
 

@@ -24,7 +24,7 @@ from inspect import CO_COROUTINE
 from types import FrameType
 from typing import Any, Final
 
-from hostline import _stacks
+from hostline import _frames
 from hostline._asgi_exchange import Send
 from hostline._requests import logger
 
@@ -48,13 +48,13 @@ async def cut(send: Send) -> None:
 def _sends(send: Send) -> Iterator[object]:
     """It, and what the coroutines that wait for the guard call so."""
     yield send
-    for frame in _stacks.outwards(sys._getframe()):
+    for frame in _frames.outwards(sys._getframe()):
         if not (_is_own(frame) or frame.f_code.co_flags & CO_COROUTINE):
             return
         # CPython before 3.13 keeps what f_locals tells until the frame ends. Of the guard's own frames
         # that would be the app's error, whose traceback has these frames: a circle.
         if not _is_own(frame):
-            yield frame.f_locals.get("send")
+            yield _frames.local(frame, "send")
 
 
 def _is_own(frame: FrameType) -> bool:

@@ -14,7 +14,7 @@ from time import monotonic
 from types import CodeType, FrameType
 from typing import Any
 
-from hostline import _asgi_cuts, _budget, _responses, _stacks
+from hostline import _asgi_cuts, _budget, _frames, _responses, _stacks
 from hostline._asgi_deadline import BendableRequest, Lanes
 from hostline._asgi_exchange import Message, Receive, Scope, Send, header, media_type, send_response
 from hostline._blocked_loops import Breakable
@@ -159,7 +159,7 @@ class AsgiRequest(BendableRequest, Breakable):
     def expire_in_step(self, frame: FrameType | None) -> bool:
         """Time it out from within its code, which blocks the loop (``_blocked_loops``)."""
         send_code = self._send_code
-        if any(each.f_code is send_code for each in _stacks.outwards(frame)):
+        if any(each.f_code is send_code for each in _frames.outwards(frame)):
             return False  # half a message would be sent
         if self.ended is None and self.claims.pop(self, False):
             self.time_out(_stacks.of_thread(frame, self.outermost))

@@ -14,11 +14,10 @@ wait behind it are given back the time that they have lost (``Watched.revive``).
 
 A loop in any other thread is only reported.
 
-Imports: ``_abortable``, ``_breaker``, ``_deadlines``, ``_loop_deadlines``, ``_obstacles``, ``_requests``,
-``_stacks``.
+Imports: ``_abortable``, ``_breaker``, ``_deadlines``, ``_frames``, ``_loop_deadlines``, ``_obstacles``,
+``_requests``, ``_stacks``.
 """
 
-import sys
 import weakref
 from collections.abc import Mapping
 from functools import partial
@@ -28,7 +27,7 @@ from time import monotonic
 from types import CodeType, FrameType
 from typing import Any
 
-from hostline import _stacks
+from hostline import _frames, _stacks
 from hostline._abortable import Abortable
 from hostline._breaker import Breaker, firing, main_thread
 from hostline._deadlines import watchdog
@@ -151,7 +150,7 @@ def _is_overdue(request: RequestDetails | None) -> bool:
 def _is_in_the_loop_s(frame: FrameType | None, coroutine: object) -> bool:
     """Whether the innermost frames of this step are the loop's or the server's own code."""
     outermost = getattr(coroutine, "cr_frame", None)
-    for each in islice(_stacks.outwards(frame), _INNERMOST):
+    for each in islice(_frames.outwards(frame), _INNERMOST):
         module = str(each.f_globals.get("__name__"))
         if module.startswith("hostline._"):
             return False  # the guard: what is further out has called it
@@ -225,7 +224,7 @@ class Sentinel:
         return _STILL_BLOCKED
 
     def _found(self, lanes: Watched[Any], task: object, late: float) -> None:
-        frame = sys._current_frames().get(lanes.thread_id)
+        frame = _frames.of_thread(lanes.thread_id)
         trace = _stacks.of_thread(frame, self._outermost)
         block = Block(lanes, task, trace, self._request_of(task, frame))
         lanes.block = self._found_block = block

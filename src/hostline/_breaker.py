@@ -3,19 +3,18 @@
 The protocol, and why it is one, is told in ``_interrupts``; this is how a shot is sent,
 sent again, taken back, and helped along where the thread waits in C.
 
-Imports: ``_abortable``, ``_async_exceptions``, ``_deadlines``, ``_native``, ``_requests`` for the
-log, ``_safepoints``, ``_unblocking``, ``_wait_probe``.
+Imports: ``_abortable``, ``_async_exceptions``, ``_deadlines``, ``_frames``, ``_native``, ``_requests`` for
+the log, ``_safepoints``, ``_unblocking``, ``_wait_probe``.
 """
 
 import signal
-import sys
 import time
 from threading import get_ident
 from time import monotonic, thread_time
 from types import FrameType
 from typing import Protocol
 
-from hostline import _safepoints, _unblocking
+from hostline import _frames, _safepoints, _unblocking
 from hostline._abortable import Abortable
 from hostline._async_exceptions import clear_async_exc, set_async_exc
 from hostline._deadlines import watchdog
@@ -164,7 +163,7 @@ class Breaker:
         if is_over:
             self.let_go()
         elif delay is None and not self._is_hopeless:
-            self.request.tell_unstoppable(sys._current_frames().get(self.request.thread_id))
+            self.request.tell_unstoppable(_frames.of_thread(self.request.thread_id))
 
     def _step(self, now: float) -> float | None:
         """Fire if it is time to, and if that is safe; when to look again, None: never."""
@@ -178,7 +177,7 @@ class Breaker:
             # No signal is heard, or it stands at a lock: it will be broken when it moves.
             if not self._is_hopeless:
                 self._is_hopeless = True
-                self.request.tell_unstoppable(sys._current_frames().get(self.request.thread_id))
+                self.request.tell_unstoppable(_frames.of_thread(self.request.thread_id))
             return max(delay, _HOPELESS)
         left = GRACE - (now - self._since)
         if left > 0:
@@ -230,7 +229,7 @@ class Breaker:
 
         It is heard in all that waits, but not in a computation in C.
         """
-        frame = sys._current_frames().get(self.request.thread_id)
+        frame = _frames.of_thread(self.request.thread_id)
         if frame is not None and self._place == (frame, frame.f_lasti):
             _unblocking.interrupt_sqlite(frame)
         self._place = None if frame is None else (frame, frame.f_lasti)
@@ -262,7 +261,7 @@ class Breaker:
     def _inject(self, now: float) -> float:
         """Set the asynchronous exception; take it back if the thread was not where we looked."""
         request, thread_id = self.request, self.request.thread_id
-        frame = sys._current_frames().get(thread_id)
+        frame = _frames.of_thread(thread_id)
         if frame is None:
             return GRACE  # the thread is gone, or newborn
         place = frame.f_lasti
@@ -275,7 +274,7 @@ class Breaker:
         # another thread run.
         if not request.came_back:
             set_async_exc(thread_id, RequestTimeoutException)
-        if sys._current_frames().get(thread_id) is not frame or frame.f_lasti != place:
+        if _frames.of_thread(thread_id) is not frame or frame.f_lasti != place:
             clear_async_exc(thread_id, None)
             absorb()  # what that leaves behind, as told there
             return _TAKEN_BACK
@@ -288,7 +287,7 @@ class Breaker:
         if self._place is None or self._by_signal:
             return GRACE
         frame, place = self._place
-        stands = sys._current_frames().get(self.request.thread_id) is frame and frame.f_lasti == place
+        stands = _frames.of_thread(self.request.thread_id) is frame and frame.f_lasti == place
         if not stands or _unblocking.unblock(frame):
             self._place = None
             return GRACE

@@ -4,13 +4,15 @@ A frame that waits in C stands at a call instruction. The instructions before it
 is being called: ``self._sock.recv_into(buffer)`` is the method ``recv_into`` of
 ``self._sock``. Only plain dotted names are understood; anything else is None.
 
-Imports nothing of hostline.
+Imports: ``_frames``.
 """
 
 import dis
 from functools import lru_cache
 from types import CodeType, FrameType
 from typing import Any, NamedTuple, cast
+
+from hostline import _frames
 
 CALLS = frozenset({"CALL", "CALL_KW", "CALL_FUNCTION_EX"})
 _PART_OF_A_CALL = frozenset({"PRECALL", "KW_NAMES"})  # of CPython 3.11 and 3.12
@@ -33,7 +35,7 @@ def receiver_of(call: Call, frame: FrameType) -> Any:
     if not call.receiver:
         return None
     name, *attributes = call.receiver
-    value: Any = frame.f_locals.get(name, frame.f_globals.get(name))
+    value: Any = _frames.local(frame, name, frame.f_globals.get(name))
     for attribute in attributes:
         value = getattr(value, "__dict__", {}).get(attribute)
     return value

@@ -23,7 +23,7 @@ from time import monotonic
 from types import FrameType
 from typing import Any
 
-from hostline import _safepoints, _stacks
+from hostline import _frames, _safepoints, _stacks
 from hostline._abortable import Block, call_each
 from hostline._breaker import DEFERRAL, GRACE, SHOTS
 from hostline._deadlines import watchdog
@@ -80,7 +80,9 @@ class GreenletRequest(ThreadRequest):
 
     def current_trace(self) -> _stacks.Trace:
         """What its greenlet waits for; nothing where it is the one that runs."""
-        return _stacks.of_thread(self._greenlet.gr_frame, self.outermost)
+        with _frames.still:
+            frame = self._greenlet.gr_frame
+        return _stacks.of_thread(frame, self.outermost)
 
     def main_frame(self) -> FrameType | None:
         """Where the greenlet stands that the server began with."""

@@ -26,14 +26,13 @@ one thread may take each other's. A guard takes it for its own if it has shots o
 out, else lets it pass; either way each answers for its own request.
 """
 
-import sys
 from collections.abc import Callable
 from functools import partial
 from threading import get_ident
 from types import CodeType, FrameType
 from typing import Protocol
 
-from hostline import _stacks
+from hostline import _frames, _stacks
 from hostline._breaker import Breaker, absorb, firing
 from hostline._requests import Observers, RequestDetails, State, logger, reporter
 from hostline._termination import main_frame, terminator
@@ -95,12 +94,12 @@ class ThreadCall:
 
     def is_running(self) -> bool:
         """Whether its thread is inside it: thread identities recur, greenlets take turns."""
-        frame = sys._current_frames().get(self.thread_id)
-        return any(self.is_run_by(each) for each in _stacks.outwards(frame))
+        frame = _frames.of_thread(self.thread_id)
+        return any(self.is_run_by(each) for each in _frames.outwards(frame))
 
     def is_run_by(self, frame: FrameType) -> bool:
         """Whether this frame is the one that runs it."""
-        return frame.f_code in self.outermost and frame.f_locals.get("request") is self
+        return frame.f_code in self.outermost and _frames.local(frame, "request") is self
 
     def is_hit(self, frame: FrameType | None) -> bool:
         """Whether this frame is its own: it has the thread for itself."""
@@ -109,7 +108,7 @@ class ThreadCall:
 
     def current_trace(self) -> _stacks.Trace:
         """What its thread is doing just now."""
-        return _stacks.of_thread(sys._current_frames().get(self.thread_id), self.outermost)
+        return _stacks.of_thread(_frames.of_thread(self.thread_id), self.outermost)
 
     def make_breaker(self) -> Breaker:
         """What fires at its thread until it comes back."""

@@ -13,12 +13,24 @@ from _queue import SimpleQueue
 from collections.abc import Callable
 from typing import Any, cast
 
-__all__ = ["SimpleQueue", "after_fork_in_child", "native_get_ident", "native_lock", "start_native_thread"]
+__all__ = [
+    "SimpleQueue",
+    "after_fork_in_child",
+    "native_get_ident",
+    "native_lock",
+    "native_rlock",
+    "start_native_thread",
+]
 
 
 def native_lock() -> _thread.LockType:
     """A new lock, not taken."""
     return cast(_thread.LockType, _original("allocate_lock")())
+
+
+def native_rlock() -> "_thread.RLock":
+    """A new lock, not taken, that its holder may take again: also in a signal handler."""
+    return cast("_thread.RLock", _original("RLock")())
 
 
 def start_native_thread(run: Callable[..., object], args: tuple[object, ...]) -> None:

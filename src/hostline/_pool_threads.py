@@ -16,7 +16,7 @@ one, the thread that has finished it or the loop at the deadline, decides how it
 The loop enters its state before it looks through ``calls``, and a thread looks at the
 state after it has entered itself: one of the two sees the other.
 
-Imports: ``_deadlines``, ``_interrupts``, ``_obstacles``, ``_requests``, ``_stacks``.
+Imports: ``_deadlines``, ``_frames``, ``_interrupts``, ``_obstacles``, ``_requests``, ``_stacks``.
 """
 
 import copy
@@ -31,7 +31,7 @@ from typing import Any
 import anyio.to_thread
 from anyio import CapacityLimiter
 
-from hostline import _stacks
+from hostline import _frames, _stacks
 from hostline._deadlines import watchdog
 from hostline._interrupts import GuardedRequest, ThreadCall
 from hostline._obstacles import obstacle
@@ -136,9 +136,9 @@ class PoolCall(ThreadCall):
         """Whether it has called a coroutine by asgiref, which cancels that when the task is cancelled."""
         asgiref = sys.modules.get("asgiref.sync")
         call_back = None if asgiref is None else asgiref.AsyncToSync.__call__.__code__
-        frame = sys._current_frames().get(self.thread_id)
+        frame = _frames.of_thread(self.thread_id)
         # Another may be further out: calls are nested in one thread.
-        own = takewhile(lambda each: not self.is_run_by(each), _stacks.outwards(frame))
+        own = takewhile(lambda each: not self.is_run_by(each), _frames.outwards(frame))
         return any(each.f_code is call_back for each in own)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -9,7 +9,7 @@ A frame says exactly at what it stands only where it cannot run on meanwhile: in
 handler, for the main thread. For another thread it is a snapshot; ``_interrupts`` takes
 an injection back whose target has moved.
 
-Imports: ``_points``.
+Imports: ``_frames``, ``_points``.
 """
 
 import dis
@@ -20,6 +20,7 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
+from hostline import _frames
 from hostline._points import GIVES_BACK, OUT, Points, points
 
 # How many frames inwards count: bookkeeping calls bookkeeping, but an app that is called
@@ -142,7 +143,7 @@ def _is_whole(frame: FrameType, *, is_waiting: bool = False) -> bool:
             return False
         if 0 < depth < _INNERMOST and outer.f_lasti in points(code).cleaning:
             return False
-        outer = outer.f_back
+        outer = _frames.caller(outer)
         depth += 1
     return True
 
@@ -166,7 +167,7 @@ def _ahead(frame: FrameType, depth: int = 0) -> Iterator[tuple[Points, int, bool
         ahead = frozenset({at})  # a loop without any other is taken to go on
     for offset in ahead - {OUT}:
         yield found, offset, True
-    caller = frame.f_back
+    caller = _frames.caller(frame)
     if OUT in ahead and caller is not None and depth < _INNERMOST:
         yield points(caller.f_code), caller.f_lasti, False
         yield from _ahead(caller, depth + 1)

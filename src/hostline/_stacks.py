@@ -3,13 +3,16 @@
 Taken quickly, as bare numbers and names, at the moment of the abort; made into text,
 with source lines read from disk, when somebody asks for it.
 
-Imports nothing of hostline.
+Imports: ``_frames``.
 """
 
 import traceback
-from collections.abc import Container, Iterator
+from collections.abc import Container
+from itertools import takewhile
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
 from typing import cast
+
+from hostline import _frames
 
 Trace = list[tuple[str, int, str]]
 """File name, line number and function of each frame, outermost first."""
@@ -20,23 +23,15 @@ _DEEPEST = 60
 
 def of_thread(frame: FrameType | None, outermost: Container[CodeType] = ()) -> Trace:
     """The stack below (and without) the innermost frame that runs one of ``outermost``."""
-    trace: Trace = []
-    while frame is not None and frame.f_code not in outermost:
-        trace.append(_position(frame))
-        frame = frame.f_back
+    own = takewhile(lambda each: each.f_code not in outermost, _frames.outwards(frame))
+    trace = [_position(each) for each in own]
     return trace[_DEEPEST - 1 :: -1] if len(trace) > _DEEPEST else trace[::-1]
-
-
-def outwards(frame: FrameType | None) -> Iterator[FrameType]:
-    """The frame, and those that have called it."""
-    while frame is not None:
-        yield frame
-        frame = frame.f_back
 
 
 def request_in(frame: FrameType | None, outermost: Container[CodeType]) -> object:
     """The local ``request`` of the innermost frame that runs one of ``outermost``; None without one."""
-    found = (each.f_locals.get("request") for each in outwards(frame) if each.f_code in outermost)
+    every = _frames.outwards(frame)
+    found = (_frames.local(each, "request") for each in every if each.f_code in outermost)
     return next(found, None)
 
 
@@ -44,7 +39,8 @@ def of_coroutine(awaitable: object, outermost: Container[CodeType] = ()) -> Trac
     """The chain of awaits from a suspended coroutine inwards, behind ``outermost``."""
     trace: Trace = []
     while awaitable is not None:
-        frame, awaitable = _suspended(awaitable)
+        with _frames.still:
+            frame, awaitable = _suspended(awaitable)
         if frame is None:
             break
         if frame.f_code in outermost:

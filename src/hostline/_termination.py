@@ -16,7 +16,7 @@ granian                 SIGTERM     only with ``--respawn-failed-workers``; else
 anything else           none        nobody would replace it
 ======================  ==========  ==================================================
 
-Imports: ``_deadlines``, ``_native``, ``_requests`` for the log, ``_stacks``.
+Imports: ``_deadlines``, ``_frames``, ``_native``, ``_requests`` for the log.
 """
 
 import os
@@ -28,7 +28,7 @@ from time import monotonic
 from types import FrameType
 from typing import NamedTuple
 
-from hostline import _stacks
+from hostline import _frames
 from hostline._deadlines import watchdog
 from hostline._native import after_fork_in_child, native_lock
 from hostline._requests import logger
@@ -54,7 +54,7 @@ def server(main_frame: FrameType | None) -> Server:
         return Server("uWSGI", None, "Give it a master process: --master.")
     if "mod_wsgi" in sys.modules:
         return Server("mod_wsgi", signal.SIGTERM)
-    for frame in _stacks.outwards(main_frame):
+    for frame in _frames.outwards(main_frame):
         module = str(frame.f_globals.get("__name__"))
         if module == "gunicorn.arbiter":
             return Server("gunicorn", signal.SIGTERM)
@@ -81,7 +81,7 @@ def warn_unless_replaced(main_frame: FrameType | None) -> None:
 
 def main_frame() -> FrameType | None:
     """Where the process's main thread stands: at its bottom, the server."""
-    return sys._current_frames().get(threading.main_thread().ident or 0)
+    return _frames.of_thread(threading.main_thread().ident or 0)
 
 
 def _granian_respawns() -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 
-from hostline import _slow, _stacks
+from hostline import _frames, _slow, _stacks
 from hostline._asgi_exchange import ASGIApp, Message, Receive, Scope, Send
 from hostline._asgi_request import AsgiRequest
 from hostline._blocked_loops import watch
@@ -196,7 +196,7 @@ class TrioLanes(Watched[TrioRequest]):
 
     def running(self) -> object:
         """The request whose own task it runs just now; of other tasks nobody can tell."""
-        return _stacks.request_in(sys._current_frames().get(self.thread_id), _CALLS_THE_APP)
+        return _stacks.request_in(_frames.of_thread(self.thread_id), _CALLS_THE_APP)
 
     def coroutine(self) -> object:
         """The outermost one of the step that is run just now. In the loop's thread."""

@@ -15,14 +15,17 @@ the instructions before. Only what is really being waited for is touched:
 A child process that is waited for is left alone: it is not ours to end. A bare lock, a
 ``SimpleQueue`` and ``time.sleep`` have nothing that could be woken.
 
-The exception must be pending before. Imports: ``_calls``.
+The exception must be pending before. Imports: ``_calls``, ``_frames``.
 """
 
 import socket
 import sqlite3
 import threading
+from _thread import LockType
 from types import FrameType
+from typing import cast
 
+from hostline import _frames
 from hostline._calls import call_at, receiver_of
 
 _CONDITION_WAIT = threading.Condition.wait.__code__
@@ -60,14 +63,14 @@ def waited_on(frame: FrameType) -> object:
         return None
     receiver: object = receiver_of(call, frame)
     if type(receiver).__module__ == "_ssl":
-        return frame.f_locals.get("self")  # ssl.py calls its C object on behalf of the socket
+        return _frames.local(frame, "self")  # ssl.py calls its C object on behalf of the socket
     return receiver
 
 
 def _leave_condition(frame: FrameType) -> bool:
     # The waiter's lock is its own; releasing it is what notify does. wait() then takes the
     # condition's lock again and leaves the queue of waiters, on any exception.
-    waiter = frame.f_locals.get("waiter")
+    waiter = cast("LockType | None", _frames.local(frame, "waiter"))
     if waiter is None or not waiter.locked():
         return False
     waiter.release()
