@@ -10,6 +10,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from exchanges import SENDERS, Exchange, Request, passed
+from hostline.observers import HostEvent, HostState
+from timeouts import Recorder, eventually
 
 HTML = "text/html; charset=utf-8"
 TEXT = "text/plain; charset=utf-8"
@@ -354,16 +356,21 @@ def test_host_for_that_gives_no_host_passes_and_is_logged(send, answer, caplog):
     ("host", "path", "message"),
     (
         (
-            "www.example.com",
-            "/a b",
-            "report_only: 'www.example.com' is to be redirected (301) to 'http://example.com/a%20b'",
+            "a.b",
+            "/ ",
+            "source=hostline id=abc host=a.b location=http://example.com/%20 status=301 state=would_redirect",
         ),
-        ("<x>\xff", "/", "report_only: '<x>\\xff' is to be answered 400, as no host has such a name"),
+        (
+            "<x> \xff",
+            "/",
+            "source=hostline id=abc host=<x>%20%C3%BF status=400 reason=malformed_host state=would_reject",
+        ),
     ),
 )
 def test_report_only(send, host, path, message, caplog):
     caplog.set_level("INFO", "hostline")
-    assert send(Request(host=host, path=path), host="example.com", report_only=True).reached
+    request = Request(host=host, path=path, headers={"x-request-id": "abc"})
+    assert send(request, host="example.com", report_only=True).reached
     assert caplog.messages == [message]
 
 
@@ -379,6 +386,68 @@ def test_report_cannot_be_forged_nor_fill_a_disk(send, caplog):
 def test_report_only_says_nothing_of_what_passes(send, caplog):
     caplog.set_level("INFO", "hostline")
     assert send(Request(host="EXAMPLE.com"), host="example.com", report_only=True).reached
+    assert caplog.messages == []
+
+
+# Observers
+
+
+def _told(send, request, **options):
+    told = Recorder()
+    exchange = send(request, host="example.com", observers=told, **options)
+    assert eventually(lambda: told.events), "nobody was told"
+    (event,) = told.events
+    return exchange, event
+
+
+@pytest.mark.parametrize("report_only", (False, True))
+def test_a_redirect_is_told(send, report_only):
+    request = Request(path="/caf%C3%A9", query="q=1", method="POST", headers={"x-request-id": "a b\n\xe9c"})
+    exchange, event = _told(send, request, report_only=report_only)
+    state = HostState.WOULD_REDIRECT if report_only else HostState.REDIRECTED
+    location = "http://example.com/caf%C3%A9?q=1"
+    assert event == HostEvent(
+        state, "abc", "POST", "/café", "www.example.com", location, status=308, reason=None
+    )
+    assert exchange.headers.get("location") == (None if report_only else location)
+
+
+@pytest.mark.parametrize("report_only", (False, True))
+def test_a_rejected_host_is_told(send, report_only):
+    exchange, event = _told(send, Request(host="a b\x1b[2J"), report_only=report_only)
+    state = HostState.WOULD_REJECT if report_only else HostState.REJECTED
+    assert (event.state, event.status, event.location) == (state, 400, None)
+    assert (event.host, event.reason) == ("a%20b%1B[2J", "malformed_host")
+    assert re.fullmatch("[0-9a-f]{32}", event.id)
+    assert exchange.reached is report_only
+
+
+def test_what_passes_is_not_told(send):
+    told = Recorder()
+    for host in ("example.com", "127.0.0.1", "ignored.test", None):
+        assert send(Request(host=host), host="example.com", observers=told, ignore="ignored.test").reached
+    assert told.events == []
+
+
+def test_the_log_tells_of_redirects_and_rejected_hosts(send, caplog):
+    caplog.set_level("INFO", "hostline")
+    for host in ("a.test", "<x>"):
+        send(Request(host=host, headers={"x-request-id": "abc"}), host="example.com")
+    redirected, rejected = [record for record in caplog.records if record.name == "hostline"]
+    assert (redirected.levelname, redirected.getMessage()) == (
+        "INFO",
+        "source=hostline id=abc host=a.test location=http://example.com/ status=301 state=redirected",
+    )
+    assert (rejected.levelname, rejected.getMessage()) == (
+        "WARNING",
+        "source=hostline id=abc host=<x> status=400 reason=malformed_host state=rejected",
+    )
+    assert (redirected.request_id, redirected.status, redirected.state) == ("abc", 301, "redirected")
+
+
+def test_nobody_need_be_told(send, caplog):
+    caplog.set_level("INFO", "hostline")
+    assert send(Request(), host="example.com", observers=()).status == 301
     assert caplog.messages == []
 
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hostline import CanonicalHostSettings
-from hostline._hosts import Asked, HostGuard, HostRules, Pass, Redirect, Reject, decide
+from hostline._host_guard import HostGuard
+from hostline._hosts import Asked, HostRules, Pass, Redirect, Reject, decide
 from hostline._targets import asgi_target, wsgi_target
 
 

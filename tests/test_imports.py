@@ -15,6 +15,7 @@ PACKAGE = Path(hostline.__file__).parent
 # A module may import from the layers above its own, never from its own or one below.
 # A package stands for all of its modules, which may import each other.
 LAYERS: tuple[set[str], ...] = (
+    {"_host_events", "_routes"},
     {"errors", "_async_exceptions", "_authority", "_native", "_obstacles", "_targets"},
     {"_frames", "_wait_probe"},
     {"_calls", "_stacks"},
@@ -26,11 +27,12 @@ LAYERS: tuple[set[str], ...] = (
     {"_options"},
     {"settings"},
     {"_hosts", "_budget", "_requests"},
-    {"_deadline_api"},
+    {"_deadline_api", "_observers"},
     {"_deadlines"},
     {"_loop_deadlines"},
     {"_breaker", "_termination"},
     {"_interrupts", "_responses", "observers"},
+    {"_host_guard"},
     {
         "_blocked_loops",
         "_greenlets",

@@ -121,6 +121,7 @@ def test_the_fields_of_a_record(caplog):
         "service": 15.001,
         "state": "timed_out",
         "stack": "  File ...",
+        "route": None,
     }
     assert extra_fields(made) == expected
     assert {name: getattr(record, name) for name in expected} == expected

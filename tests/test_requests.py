@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hostline._observers import Observers
 from hostline._requests import (
-    Observers,
     Reporter,
     RequestDetails,
     RequestEvent,

@@ -77,6 +77,7 @@ def test_defaults_of_the_canonical_host():
         "trust_forwarded_host": False,
         "trust_forwarded_proto": False,
         "report_only": False,
+        "observers": ("log",),
     }
 
 

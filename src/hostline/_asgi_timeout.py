@@ -112,6 +112,7 @@ class RequestTimeoutMiddleware:
             request.timeout = timeout
         if self.is_attended():
             request.is_attended = True
+            request.find_route_in(scope)
             self.observers.tell(request, _READY)
         request.task = task = current_task(loop)
         if task is None:
@@ -246,6 +247,7 @@ class RequestTimeoutMiddleware:
             return
         if self.is_attended():
             request.is_attended = True
+            request.find_route_in(scope)
             self.observers.tell(request, _READY)
         token = current_request.set(request)
         error: BaseException | None = None

@@ -2,8 +2,7 @@
 
 Owns the rules and their order. :func:`decide` is pure and total: it is given a request as
 octets (:class:`Asked`) and odd input is an answer, never an exception; only the callables
-among a user's settings may raise. :class:`HostGuard` is what the adapters share: the
-decision, ``report_only`` and the spellings of the canonical host that need no decision.
+among a user's settings may raise. ``_host_guard`` is what the adapters share.
 
 Invariants: a ``Location`` is printable ASCII, an absolute URL of the canonical host, and
 never the URL that was asked for; following it passes.
@@ -13,7 +12,7 @@ May import ``settings``, ``_authority`` and ``_targets`` of hostline. Adapters r
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 from urllib.parse import SplitResult, quote_from_bytes
@@ -35,9 +34,6 @@ _SAFE_IN_PATH = "/:@!$&'()*+,;=%"
 _SAFE_IN_QUERY = _SAFE_IN_PATH + "?"
 _STRAY_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
-# Of the canonical host, that is: of one host with ports and in upper and lower case. A
-# client that makes up more of them must not grow a set for ever.
-_MOST_SPELLINGS = 64
 _MOST_LOGGED = 300
 
 
@@ -51,6 +47,7 @@ class Asked(NamedTuple):
     forwarded_proto: bytes | None
     path: bytes  #: percent-encoded, with the mount prefix
     query: bytes
+    request_id: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,68 +218,6 @@ def _quoted(path: bytes, query: bytes) -> str:
 def _rightmost(value: bytes) -> str:
     """The last of a header's values: the one that the nearest proxy has written."""
     return decode_header(value.rpartition(b",")[2].strip(b" \t"))
-
-
-class HostGuard:
-    """One ``CanonicalHostMiddleware``, whatever its protocol.
-
-    ``known`` and ``known_octets`` are the spellings of the canonical host met so far in the
-    header that counts (``X-Forwarded-Host`` where it is trusted, else ``Host``). A request
-    with one of them, and with the right scheme where the settings have one, passes,
-    whatever else it asks for. Any thread may add to them and look into them: each of both
-    is atomic.
-    """
-
-    __slots__ = ("_canonical", "known", "known_octets", "rules")
-
-    def __init__(self, settings: CanonicalHostSettings) -> None:
-        self.rules = HostRules(settings)
-        # What host_for will say of the next request is not known.
-        self._canonical = None if settings.host_for else settings.host
-        self.known: set[str] = set()
-        self.known_octets: set[bytes] = set()
-        if self._canonical is not None:
-            port = "" if self._canonical.port is None else f":{self._canonical.port}"
-            self._learn(f"{self._canonical.host}{port}".encode())
-
-    @classmethod
-    def load(cls, arguments: Mapping[str, object]) -> Self | None:
-        """The guard that the user has asked for; None where no host is set."""
-        settings = CanonicalHostSettings.load(arguments)
-        return None if settings.host is None and settings.host_for is None else cls(settings)
-
-    def refusal(self, asked: Asked, source: object) -> Redirect | Reject | None:
-        """How to answer instead of the app; None where the app is to answer."""
-        decision = decide(self.rules, asked, source)
-        if isinstance(decision, Pass):
-            self._learn(asked.forwarded_host if self.rules.settings.trust_forwarded_host else asked.host)
-            return None
-        if self.rules.settings.report_only:
-            _report(decision, self.rules.host_of(asked))
-            return None
-        return decision
-
-    def _learn(self, header: bytes | None) -> None:
-        """Remember the header's text where it alone says that the request is at home."""
-        canonical = self._canonical
-        if canonical is None or header is None or len(self.known) >= _MOST_SPELLINGS:
-            return
-        # Most of what passes and is not canonical need not be parsed again to be told apart.
-        if not header.isascii() or not header.lower().startswith(canonical.host.encode()):
-            return
-        here = parse_authority(header.decode())
-        # A canonical port that the header does not name is right on one scheme only.
-        if here is not None and here.host == canonical.host and canonical.port in (None, here.port):
-            self.known.add(header.decode())
-            self.known_octets.add(header)
-
-
-def _report(decision: Redirect | Reject, host: str) -> None:
-    if isinstance(decision, Redirect):
-        location = _shown(decision.location)
-        logger.info("report_only: %s is to be redirected (%d) to %s", _shown(host), decision.status, location)
-    else:
-        logger.info("report_only: %s is to be answered 400, as no host has such a name", _shown(host))
 
 
 def _shown(text: str) -> str:

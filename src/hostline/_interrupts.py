@@ -34,7 +34,8 @@ from typing import Protocol
 
 from hostline import _frames, _stacks
 from hostline._breaker import Breaker, absorb, firing
-from hostline._requests import Observers, RequestDetails, State, logger, reporter
+from hostline._observers import Observers
+from hostline._requests import RequestDetails, State, logger, reporter
 from hostline._termination import main_frame, terminator
 from hostline.errors import RequestTimeoutException
 from hostline.settings import RequestTimeoutSettings

@@ -44,6 +44,7 @@ class CanonicalHostKeywords(TypedDict, total=False):
     trust_forwarded_host: bool | EllipsisType
     trust_forwarded_proto: bool | EllipsisType | None
     report_only: bool | EllipsisType
+    observers: str | Observer | Sequence[str | Observer] | EllipsisType | None
 
 
 class CanonicalHostOptions(CanonicalHostKeywords, total=False):

@@ -1,4 +1,4 @@
-"""What is known of a request, which states it goes through, and who is told.
+"""What is known of a request, which states it goes through, and the thread that tells of it.
 
 The states are rack-timeout's. :data:`_MOVES` is the one table of legal moves and
 :meth:`RequestDetails.move_to` the one place that changes a state: ``expired``,
@@ -8,21 +8,22 @@ many parties believe that they end it.
 Who may move a request is settled before, by the claim (see ``_deadlines``): whoever pops
 it from its lane. So no lock is needed here.
 
-Imports: ``_abortable``, ``_native``, ``_stacks``. Times are seconds; instants are :func:`time.monotonic`'s.
+Imports: ``_abortable``, ``_native``, ``_routes``, ``_stacks``. Times are seconds; instants are
+:func:`time.monotonic`'s.
 """
 
 import logging
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
 from math import inf
 from time import monotonic
 
-from hostline import _stacks
+from hostline import _routes, _stacks
 from hostline._abortable import Abortable
 from hostline._native import SimpleQueue, after_fork_in_child, native_lock, start_native_thread
 
@@ -84,6 +85,9 @@ class RequestDetails(Abortable):
     #: Called when it ends, whichever way.
     on_end: Callable[[], object] | None = None
     trace: _stacks.Trace | None = None
+    #: Where the app leaves word of its route, while somebody is to be told. Holds this object.
+    routing: _routes.Source | None = None
+    _route: str | None = None
     _id: str | None = None
 
     @property
@@ -104,6 +108,29 @@ class RequestDetails(Abortable):
     def stack(self) -> str | None:
         """What the code was doing when its time was up, outermost frame first."""
         return None if self.trace is None else _stacks.render(self.trace)
+
+    @property
+    def route(self) -> str | None:
+        """The template of its route, as far as that is known now; None: it is not."""
+        found = None if self.routing is None else _routes.route_of(self.routing)
+        return found or self._route
+
+    def find_route_in(self, source: _routes.Source) -> None:
+        """Have the route known, from here on to the end."""
+        self.routing = source
+        on_end = self.on_end
+
+        def note_route() -> None:
+            self.note_route()
+            if on_end is not None:
+                on_end()
+
+        self.on_end = note_route
+
+    def note_route(self) -> None:
+        """Remember the route, and let go of where it was found."""
+        if self.routing is not None:
+            self._route, self.routing = self.route, None
 
     @property
     def service(self) -> float:
@@ -165,7 +192,8 @@ current_request: ContextVar[RequestDetails | None] = ContextVar("hostline.reques
 class RequestEvent:
     """What an observer is told: a state, and the request as it was at that moment.
 
-    Durations are seconds. ``service`` is None for a request that never ran.
+    Durations are seconds. ``service`` is None for a request that never ran. ``route`` is the
+    template of its route, one of a closed set; None where nobody knows it, or not yet.
     """
 
     state: State
@@ -176,7 +204,11 @@ class RequestEvent:
     service: float | None
     timeout: float | None
     term: bool
+    #: What the code was doing, as text, outermost frame first.
     stack: str | None
+    route: str | None = None
+    #: The same: file name, line number and function of each frame.
+    trace: tuple[_stacks.Position, ...] | None = None
 
     @classmethod
     def of(cls, request: RequestDetails, state: State) -> "RequestEvent":
@@ -192,50 +224,9 @@ class RequestEvent:
             timeout=request.timeout,
             term=request.term,
             stack=request.stack,
+            route=request.route,
+            trace=None if request.trace is None else tuple(request.trace),
         )
-
-
-Observer = Callable[[RequestEvent], object]
-_OBSERVER_FAILED = "An observer of hostline failed and was skipped: %r"
-
-
-class Observers:
-    """Hands events to observers, each isolated from the request and from the others.
-
-    An observer may have a method ``wants(state) -> bool``; one that answers False is not
-    called, and where nobody wants a state, no event is made.
-    """
-
-    def __init__(self, observers: Iterable[Observer]) -> None:
-        self._observers = tuple((o, getattr(o, "wants", None)) for o in observers)
-        #: Whether anybody wants to hear just now of how a request goes in the normal way.
-        self.are_attentive: Callable[[], bool] = self._are_attentive
-        if len(self._observers) == 1:  # the log alone, as a rule: spare each request the loop
-            self.are_attentive = getattr(self._observers[0][0], "is_attentive", self._are_attentive)
-
-    def __bool__(self) -> bool:
-        return bool(self._observers)
-
-    def _are_attentive(self) -> bool:
-        return any(self._wants(*each, _READY) or self._wants(*each, _COMPLETED) for each in self._observers)
-
-    def tell(self, request: RequestDetails, state: State) -> None:
-        """Call each observer that wants the state, holding no lock; never raises."""
-        event = None
-        for observer, wants in self._observers:
-            if self._wants(observer, wants, state):
-                try:
-                    event = event or RequestEvent.of(request, state)
-                    observer(event)
-                except Exception:
-                    logger.exception(_OBSERVER_FAILED, observer)
-
-    def _wants(self, observer: Observer, wants: Callable[[State], bool] | None, state: State) -> bool:
-        try:
-            return wants is None or wants(state)
-        except Exception:
-            logger.exception(_OBSERVER_FAILED, observer)
-            return False
 
 
 class Reporter:

@@ -14,8 +14,11 @@ from typing import cast
 
 from hostline import _frames
 
-Trace = list[tuple[str, int, str]]
-"""File name, line number and function of each frame, outermost first."""
+Position = tuple[str, int, str]
+"""File name, line number and function."""
+
+Trace = list[Position]
+"""Each frame's, outermost first."""
 
 # A recursion at its limit would make a megabyte of log.
 _DEEPEST = 60
@@ -56,7 +59,7 @@ def render(trace: Trace) -> str:
     return "".join(summary.format()).rstrip("\n")
 
 
-def _position(frame: FrameType) -> tuple[str, int, str]:
+def _position(frame: FrameType) -> Position:
     code = frame.f_code
     # f_lineno is None between the lines of a frame that is just being set up.
     return code.co_filename, frame.f_lineno or code.co_firstlineno, code.co_name

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from math import inf
 from threading import get_ident
 from time import monotonic
-from typing import TYPE_CHECKING, NoReturn, Unpack, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Unpack, cast
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from hostline import _budget, _greenlets, _responses, _wsgi_bodies, observers
@@ -23,6 +23,7 @@ from hostline._greenlets import GreenletRequest
 from hostline._interrupts import ThreadRequest
 from hostline._obstacles import obstacle
 from hostline._requests import State, current_request, logger
+from hostline._routes import Source
 from hostline._slow import ThreadWatch
 from hostline._targets import PathPrefixes
 from hostline._termination import main_frame, warn_unless_replaced
@@ -86,6 +87,20 @@ class WsgiRequest(ThreadRequest):
             raise exc_info[1].with_traceback(exc_info[2])
         self.head = (status, headers)
         return self._write
+
+    def find_route_in(self, source: Source) -> None:
+        """As everywhere; but Flask knows its route no longer when it has made its response."""
+        super().find_route_in(source)
+        self.__dict__["start_response"] = self._note_route_and_start
+
+    def _note_route_and_start(self, *head: Any) -> Callable[[bytes], object]:
+        self._route = self.route
+        return type(self).start_response(self, *head)
+
+    def note_route(self) -> None:
+        """Remember the route, and let go of where it was found."""
+        super().note_route()
+        self.__dict__.pop("start_response", None)
 
     def _write(self, data: bytes) -> object:
         # The server's own code, within the app's: no place for an abort.
@@ -190,6 +205,7 @@ class RequestTimeoutMiddleware:
             request.timeout = lane.timeout
         is_attended = self._is_attended()
         if is_attended:
+            request.find_route_in(environ)
             self.observers.tell(request, _READY)
         request.server_start = start_response
         result: Iterable[bytes] = ()

@@ -11,7 +11,8 @@ from typing import Self, Unpack, cast
 from hostline._asgi_exchange import ASGIApp, Receive, Scope, Send, header, media_type, send_response, target
 from hostline._asgi_timeout import RequestTimeoutMiddleware
 from hostline._authority import Authority
-from hostline._hosts import Asked, HostGuard
+from hostline._host_guard import HostGuard
+from hostline._hosts import Asked
 from hostline._responses import PAGES, Response, host_response
 from hostline.settings import CanonicalHostKeywords, check_environment
 
@@ -116,6 +117,7 @@ def _asked(scope: Scope, canonical_scheme: str | None) -> Asked:
         forwarded_proto=header(scope, b"x-forwarded-proto"),
         path=path,
         query=query,
+        request_id=header(scope, b"x-request-id"),
     )
 
 

@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeAlias
 
 from hostline._environment import PREFIX, unknown_variables
-from hostline._hosts import Asked, HostGuard
+from hostline._host_guard import HostGuard
+from hostline._hosts import Asked
 from hostline._responses import PAGES, TEXT, host_response
 from hostline._targets import Target, asgi_target, wsgi_target
 from hostline.errors import SettingsError
@@ -120,6 +121,7 @@ def _asked(request: HttpRequest) -> Asked:
         forwarded_proto=_octets(request, "HTTP_X_FORWARDED_PROTO"),
         path=target.path,
         query=target.query,
+        request_id=_octets(request, "HTTP_X_REQUEST_ID"),
     )
 
 

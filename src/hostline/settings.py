@@ -241,6 +241,12 @@ class CanonicalHostSettings(_Settings):
         "HOSTLINE_CANONICAL_REPORT_ONLY",
         "Whether redirects are only logged.",
     )
+    observers: tuple[str | Callable[[object], object], ...] = _setting(
+        ("log",),
+        OBSERVERS,
+        "HOSTLINE_CANONICAL_OBSERVERS",
+        "Who is told of each request that is redirected or rejected: `log`, the built-in one, and callables.",
+    )
 
     def __post_init__(self) -> None:
         _Settings.__post_init__(self)

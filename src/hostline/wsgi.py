@@ -10,7 +10,8 @@ from typing import Self, Unpack, cast
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from hostline._authority import Authority
-from hostline._hosts import Asked, HostGuard
+from hostline._host_guard import HostGuard
+from hostline._hosts import Asked
 from hostline._responses import PAGES, host_response
 from hostline._wsgi_exchange import media_type, octets, send, target
 from hostline._wsgi_timeout import RequestTimeoutMiddleware
@@ -85,6 +86,7 @@ def _asked(environ: WSGIEnvironment) -> Asked:
         forwarded_proto=octets(environ, "HTTP_X_FORWARDED_PROTO"),
         path=path,
         query=query,
+        request_id=octets(environ, "HTTP_X_REQUEST_ID"),
     )
 
 

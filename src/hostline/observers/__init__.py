@@ -1,10 +1,17 @@
-"""Where hostline's events go: one module per sink. No sink but the log is imported unasked."""
+"""Where hostline's events go: one module per sink. No sink but the log is imported unasked.
+
+What an observer of a user's own has to know is here too: the events, and their states.
+"""
 
 from collections.abc import Iterable
 from typing import Any
 
-from hostline._requests import Observer, Observers
+from hostline._host_events import HostEvent, HostState
+from hostline._observers import Observer, Observers
+from hostline._requests import RequestEvent, State
 from hostline.observers.logging import log
+
+__all__ = ["HostEvent", "HostState", "Observer", "RequestEvent", "State"]
 
 
 def named(observers: Iterable[Any]) -> Observers:

@@ -11,18 +11,24 @@ without blanks, and the path is in the attributes alone.
 
 import logging
 from collections.abc import Mapping
+from enum import StrEnum
 from functools import partial
 
+from hostline._host_events import HostEvent, HostState, fit_for_a_line
 from hostline._requests import RequestEvent, State
 
 logger = logging.getLogger("hostline")
 
-LEVELS: Mapping[State, int] = {
+LEVELS: Mapping[StrEnum, int] = {
     State.READY: logging.INFO,
     State.ACTIVE: logging.DEBUG,
     State.COMPLETED: logging.INFO,
     State.EXPIRED: logging.ERROR,
     State.TIMED_OUT: logging.ERROR,
+    HostState.REDIRECTED: logging.INFO,
+    HostState.WOULD_REDIRECT: logging.INFO,
+    HostState.REJECTED: logging.WARNING,
+    HostState.WOULD_REJECT: logging.WARNING,
 }
 
 
@@ -33,12 +39,15 @@ class LogObserver:
         #: Whether INFO is enabled: what a request asks before it makes any event.
         self.is_attentive = partial(logger.isEnabledFor, logging.INFO)
 
-    def wants(self, state: State) -> bool:
+    def wants(self, state: StrEnum) -> bool:
         """Whether a line at this state's level would be written."""
         return logger.isEnabledFor(LEVELS[state])
 
-    def __call__(self, event: RequestEvent) -> None:
+    def __call__(self, event: RequestEvent | HostEvent) -> None:
         """Write the line."""
+        if isinstance(event, HostEvent):
+            logger.log(LEVELS[event.state], "%s", format_host_line(event), extra=host_fields(event))
+            return
         line = format_line(event)
         if event.stack:
             line = f"{line}\n{event.stack}"
@@ -58,6 +67,32 @@ def format_line(event: RequestEvent) -> str:
     return " ".join(parts)
 
 
+def format_host_line(event: HostEvent) -> str:
+    """``source=hostline id=... host=example.com location=https://... status=301 state=redirected``."""
+    parts = ["source=hostline", f"id={event.id}", f"host={event.host}"]
+    if event.location is not None:
+        parts.append(f"location={fit_for_a_line(event.location)}")
+    parts.append(f"status={event.status}")
+    if event.reason is not None:
+        parts.append(f"reason={event.reason}")
+    parts.append(f"state={event.state}")
+    return " ".join(parts)
+
+
+def host_fields(event: HostEvent) -> dict[str, object]:
+    """The attributes of the log record of a :class:`HostEvent`."""
+    return {
+        "request_id": event.id,
+        "method": event.method,
+        "path": event.path,
+        "host": event.host,
+        "location": event.location,
+        "status": event.status,
+        "reason": event.reason,
+        "state": str(event.state),
+    }
+
+
 def extra_fields(event: RequestEvent) -> dict[str, object]:
     """The attributes of the log record."""
     return {
@@ -69,6 +104,7 @@ def extra_fields(event: RequestEvent) -> dict[str, object]:
         "service": event.service,
         "state": str(event.state),
         "stack": event.stack,
+        "route": event.route,
     }
 
 
