@@ -10,6 +10,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+from hostline._log_ration import log_ration
 from loops import run  # noqa: F401 - a fixture
 
 # No deadline: the machine is shared, and what an example costs is the benchmarks' business.
@@ -35,6 +36,12 @@ def _clean_environment() -> Iterator[None]:
             if name.startswith(_READ_BY_HOSTLINE) or name in _READ_BY_HOSTLINE_EXACTLY:
                 patch.delenv(name)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _whole_log() -> None:
+    """What one test writes to the log leaves no less for the next."""
+    log_ration.reset()
 
 
 @pytest.fixture(

@@ -137,7 +137,7 @@ def test_named():
 
     assert not observers.named(())
     both = observers.named(["log", own])
-    assert [each for each, _ in both._observers] == [log, own]
+    assert [each.observer for each in both._observers] == [log, own]
     assert observers.named(["log"]).are_attentive == log.is_attentive
 
 

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostline._observers import Observers
 from hostline._requests import (
     Reporter,
     RequestDetails,
@@ -19,7 +18,7 @@ from hostline._requests import (
     clean_request_id,
     reporter,
 )
-from timeouts import Recorder, eventually, switch_interval
+from timeouts import eventually, switch_interval
 
 LEGAL = {
     State.READY: {State.ACTIVE, State.COMPLETED, State.EXPIRED, State.TIMED_OUT},
@@ -173,96 +172,6 @@ def test_an_event_holds_the_request_as_it_was():
 def test_a_request_that_never_ran_has_no_service(state):
     event = RequestEvent.of(Request(), state)
     assert (event.service is None) is (state in (State.READY, State.EXPIRED))
-
-
-# Observers
-
-
-def test_all_are_told_the_same_event_in_order():
-    told = []
-    observers = Observers([lambda event: told.append((1, event)), lambda event: told.append((2, event))])
-    observers.tell(Request(), State.READY)
-    assert [number for number, _ in told] == [1, 2]
-    assert told[0][1] is told[1][1]
-
-
-def test_one_that_raises_is_logged_and_skipped(caplog):
-    def broken(event):
-        raise ValueError("a defect of the user's")
-
-    recorder = Recorder()
-    Observers([broken, recorder]).tell(Request(), State.COMPLETED)
-    assert [event.state for event in recorder.events] == [State.COMPLETED]
-    (record,) = caplog.records
-    assert record.exc_info[0] is ValueError
-    assert "broken" in record.getMessage()
-
-
-class Choosy(Recorder):
-    def __init__(self, *wanted):
-        super().__init__()
-        self.wanted = wanted
-
-    def wants(self, state):
-        return state in self.wanted
-
-
-def test_an_observer_hears_what_it_wants():
-    choosy, greedy = Choosy(State.TIMED_OUT), Recorder()
-    observers = Observers([choosy, greedy])
-    observers.tell(Request(), State.COMPLETED)
-    observers.tell(Request(), State.TIMED_OUT)
-    assert [event.state for event in choosy.events] == [State.TIMED_OUT]
-    assert [event.state for event in greedy.events] == [State.COMPLETED, State.TIMED_OUT]
-
-
-def test_where_nobody_wants_a_state_no_event_is_made():
-    request = RequestDetails()  # which cannot answer anything that an event asks
-    Observers([Choosy(State.EXPIRED)]).tell(request, State.COMPLETED)
-    Observers([]).tell(request, State.COMPLETED)
-
-
-class Unsure(Recorder):
-    def wants(self, state):
-        raise ValueError("a defect of the user's")
-
-
-def test_one_whose_wants_raises_is_logged_and_skipped(caplog):
-    recorder = Recorder()
-    Observers([Unsure(), recorder]).tell(Request(), State.COMPLETED)
-    assert [event.state for event in recorder.events] == [State.COMPLETED]
-    assert len(caplog.records) == 1
-
-
-@pytest.mark.parametrize("others", ((), (Recorder(),)))
-def test_one_whose_wants_raises_is_isolated_before_a_request_too(others):
-    assert Observers([Unsure(), *others]).are_attentive() in (True, False)
-
-
-@pytest.mark.parametrize(
-    ("observers", "attentive"),
-    (
-        ((), False),
-        ((Recorder(),), True),
-        ((Choosy(State.READY),), True),
-        ((Choosy(State.COMPLETED),), True),
-        ((Choosy(State.TIMED_OUT, State.ACTIVE, State.EXPIRED),), False),
-        ((Choosy(), Choosy(State.COMPLETED)), True),
-        ((Choosy(), Choosy()), False),
-    ),
-)
-def test_are_attentive(observers, attentive):
-    assert Observers(observers).are_attentive() is attentive
-    assert bool(Observers(observers)) is bool(observers)
-
-
-def test_a_lone_observer_may_answer_that_itself():
-    class Asleep(Recorder):
-        def is_attentive(self):
-            return False
-
-    assert Observers([Asleep()]).are_attentive() is False
-    assert Observers([Asleep(), Recorder()]).are_attentive() is True
 
 
 # The reporter

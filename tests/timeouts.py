@@ -84,6 +84,8 @@ def in_thread(call: Callable[[], Any]) -> Any:
 class Recorder:
     """An observer that remembers."""
 
+    is_immediate = True  # so that a test need not wait for it
+
     def __init__(self) -> None:
         self.events: list[RequestEvent] = []
 

@@ -18,6 +18,7 @@ Imports: ``_abortable``, ``_breaker``, ``_deadlines``, ``_frames``, ``_loop_dead
 ``_requests``, ``_stacks``.
 """
 
+import logging
 import weakref
 from collections.abc import Mapping
 from functools import partial
@@ -31,9 +32,10 @@ from hostline import _frames, _stacks
 from hostline._abortable import Abortable
 from hostline._breaker import Breaker, firing, main_thread
 from hostline._deadlines import watchdog
+from hostline._log import log_stack
 from hostline._loop_deadlines import Watched
 from hostline._obstacles import obstacle
-from hostline._requests import RequestDetails, current_request, logger, reporter
+from hostline._requests import RequestDetails, current_request, reporter
 
 #: How long after the instant at which a timer is due its loop is looked at.
 LATE = 0.02
@@ -247,9 +249,11 @@ def watch(lanes: Watched[Any], outermost: frozenset[CodeType], deferral_limit: f
 
 
 def _tell(block: Block, late: float) -> None:
-    logger.error(
-        "source=hostline id=%s blocks the event loop, whose timers are late by %.0fms; the code is here:\n%s",
-        "-" if block.culprit is None else block.culprit.id,
-        late * 1000,
-        _stacks.render(block.trace),
+    request_id = "-" if block.culprit is None else block.culprit.id
+    log_stack(
+        logging.ERROR,
+        f"source=hostline id={request_id} blocks the event loop, "
+        f"whose timers are late by {late * 1000:.0f}ms; the code is here:",
+        block.trace,
+        {"request_id": request_id, "late": late, "state": "blocks_loop"},
     )

@@ -16,6 +16,7 @@ Imports: ``_interrupts`` and what that is made of. gevent is imported where it i
 """
 
 import importlib
+import logging
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -28,8 +29,8 @@ from hostline._abortable import Block, call_each
 from hostline._breaker import DEFERRAL, GRACE, SHOTS
 from hostline._deadlines import watchdog
 from hostline._interrupts import ThreadRequest
+from hostline._log import log_stack
 from hostline._native import native_get_ident
-from hostline._requests import logger
 from hostline.errors import RequestTimeoutException
 
 _STARVED_AFTER = 0.02
@@ -151,8 +152,9 @@ class _Starved:
                 if request.guard.breaks:
                     request.break_thread()
             return
-        logger.warning(
-            "source=hostline id=%s waits for gevent's hub, which this code keeps from running:\n%s",
-            request.id,
-            _stacks.render(trace),
+        log_stack(
+            logging.WARNING,
+            f"source=hostline id={request.id} waits for gevent's hub, which this code keeps from running:",
+            trace,
+            {"request_id": request.id, "state": "hub_is_blocked"},
         )

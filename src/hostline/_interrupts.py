@@ -26,6 +26,7 @@ one thread may take each other's. A guard takes it for its own if it has shots o
 out, else lets it pass; either way each answers for its own request.
 """
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from threading import get_ident
@@ -34,8 +35,9 @@ from typing import Protocol
 
 from hostline import _frames, _stacks
 from hostline._breaker import Breaker, absorb, firing
+from hostline._log import log_stack
 from hostline._observers import Observers
-from hostline._requests import RequestDetails, State, logger, reporter
+from hostline._requests import RequestDetails, State, reporter
 from hostline._termination import main_frame, terminator
 from hostline.errors import RequestTimeoutException
 from hostline.settings import RequestTimeoutSettings
@@ -247,8 +249,10 @@ class ThreadRequest(ThreadCall, GuardedRequest):
 
 def log_unstoppable(request: RequestDetails, trace: _stacks.Trace) -> None:
     """Say that its code has not taken notice, and where it is. In the reporter's thread."""
-    logger.error(
-        "source=hostline id=%s unstoppable: the abort has not taken effect; the code is still here:\n%s",
-        request.id,
-        _stacks.render(trace),
+    log_stack(
+        logging.ERROR,
+        f"source=hostline id={request.id} unstoppable: the abort has not taken effect; "
+        "the code is still here:",
+        trace,
+        {"request_id": request.id, "state": "unstoppable"},
     )

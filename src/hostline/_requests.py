@@ -8,7 +8,7 @@ many parties believe that they end it.
 Who may move a request is settled before, by the claim (see ``_deadlines``): whoever pops
 it from its lane. So no lock is needed here.
 
-Imports: ``_abortable``, ``_native``, ``_routes``, ``_stacks``. Times are seconds; instants are
+Imports: ``_abortable``, ``_log``, ``_native``, ``_routes``, ``_stacks``. Times are seconds; instants are
 :func:`time.monotonic`'s.
 """
 
@@ -25,6 +25,7 @@ from time import monotonic
 
 from hostline import _routes, _stacks
 from hostline._abortable import Abortable
+from hostline._log import as_text
 from hostline._native import SimpleQueue, after_fork_in_child, native_lock, start_native_thread
 
 logger = logging.getLogger("hostline")
@@ -107,7 +108,7 @@ class RequestDetails(Abortable):
     @property
     def stack(self) -> str | None:
         """What the code was doing when its time was up, outermost frame first."""
-        return None if self.trace is None else _stacks.render(self.trace)
+        return None if self.trace is None else as_text(self.trace)
 
     @property
     def route(self) -> str | None:
@@ -229,6 +230,10 @@ class RequestEvent:
         )
 
 
+# How many the reporter may be behind, before it counts as stuck, as in a handler of the log's.
+_MOST_JOBS = 100_000
+
+
 class Reporter:
     """The one thread that tells observers what the watchdog has found.
 
@@ -247,10 +252,11 @@ class Reporter:
         self._start_lock = native_lock()
 
     def submit(self, job: Callable[[], object]) -> None:
-        """Have ``job`` done soon, in the reporter's thread."""
+        """Have ``job`` done soon, in the reporter's thread; not, where that is stuck."""
         if self._pid != os.getpid():
             self._start()
-        self._jobs.put(job)
+        if self._jobs.qsize() < _MOST_JOBS:  # each keeps a request
+            self._jobs.put(job)
 
     def flush(self, timeout: float) -> bool:
         """Wait until all that was submitted before is done; False: not within the timeout."""
@@ -258,6 +264,10 @@ class Reporter:
         done.acquire()
         self.submit(done.release)
         return done.acquire(timeout=timeout)
+
+    def finish(self, timeout: float) -> bool:
+        """Wait for what is left to be done, if there may be anything."""
+        return self._pid != os.getpid() or self.flush(timeout)
 
     def _start(self) -> None:
         with self._start_lock:

@@ -1,14 +1,16 @@
 """The soft limit, ``warn_after``: log what a request is doing that runs so long, and let it.
 
-Imports: ``_deadlines``, ``_interrupts``, ``_requests``, ``_stacks``.
+Imports: ``_deadlines``, ``_interrupts``, ``_log``, ``_requests``, ``_stacks``.
 """
 
+import logging
 from functools import partial
 
 from hostline import _stacks
 from hostline._deadlines import watchdog
 from hostline._interrupts import ThreadRequest
-from hostline._requests import RequestDetails, logger, reporter
+from hostline._log import log_stack
+from hostline._requests import RequestDetails, reporter
 
 
 class ThreadWatch:
@@ -32,11 +34,11 @@ class ThreadWatch:
 
 def warn(request: RequestDetails, trace: _stacks.Trace) -> None:
     """Log where it is."""
-    logger.warning(
-        "source=hostline id=%s service=%.0fms is slow; the code is here:\n%s",
-        request.id,
-        request.service * 1000,
-        _stacks.render(trace),
+    log_stack(
+        logging.WARNING,
+        f"source=hostline id={request.id} service={request.service * 1000:.0f}ms is slow; the code is here:",
+        trace,
+        {"request_id": request.id, "service": request.service, "state": "slow"},
     )
 
 

@@ -6,9 +6,13 @@ with source lines read from disk, when somebody asks for it.
 Imports: ``_frames``.
 """
 
+import os
+import re
 import traceback
-from collections.abc import Container
-from itertools import takewhile
+from collections.abc import Container, Iterable
+from functools import lru_cache
+from itertools import groupby, takewhile
+from pathlib import Path
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
 from typing import cast
 
@@ -22,6 +26,13 @@ Trace = list[Position]
 
 # A recursion at its limit would make a megabyte of log.
 _DEEPEST = 60
+# Of those at which it stands, how many are shown though they are a library's: what it waits for.
+_INNERMOST = 3
+_MOST_NAMES = 5
+_INSTALLED = re.compile(r".*[\\/](?:site|dist)-packages[\\/]([^\\/]+)", re.DOTALL)
+_STANDARD_LIBRARY = f"{Path(os.__file__).parent}{os.sep}"
+_HOSTLINE = f"{Path(__file__).parent}{os.sep}"
+_DEMO = f"{_HOSTLINE}demo{os.sep}"  # an app of its own
 
 
 def of_thread(frame: FrameType | None, outermost: Container[CodeType] = ()) -> Trace:
@@ -53,10 +64,61 @@ def of_coroutine(awaitable: object, outermost: Container[CodeType] = ()) -> Trac
     return trace[-_DEEPEST:]
 
 
-def render(trace: Trace) -> str:
+def render(trace: Iterable[Position]) -> str:
     """A traceback's text, with source lines where the source is there."""
+    return _rendered(tuple(trace))
+
+
+def render_trimmed(trace: Iterable[Position]) -> str:
+    """The same with libraries' frames left out, but for the innermost ones.
+
+    Without a frame of the app's own it is whole: an app may be installed as libraries are.
+    """
+    return _rendered_trimmed(tuple(trace))
+
+
+@lru_cache(maxsize=64)  # an outage has the same few stacks again and again
+def _rendered(trace: tuple[Position, ...]) -> str:
     summary = traceback.StackSummary.from_list([(*frame, None) for frame in trace])
     return "".join(summary.format()).rstrip("\n")
+
+
+@lru_cache(maxsize=64)
+def _rendered_trimmed(trace: tuple[Position, ...]) -> str:
+    libraries = [_library_of(file_name) for file_name, _, _ in trace]
+    if all(libraries):
+        return _rendered(trace)
+    libraries[-_INNERMOST:] = [None] * len(libraries[-_INNERMOST:])
+    text: list[str] = []
+    place = 0
+    for is_left_out, group in groupby(libraries, bool):
+        names = list(group)
+        frames = trace[place : place + len(names)]
+        text.append(_left_out(names) if is_left_out else _rendered(frames))
+        place += len(names)
+    return "\n".join(text)
+
+
+def _left_out(libraries: list[str | None]) -> str:
+    names = [str(name) for name in dict.fromkeys(libraries)]
+    more = ", ..." if len(names) > _MOST_NAMES else ""
+    frames = "frame" if len(libraries) == 1 else "frames"
+    return f"  ... {len(libraries)} {frames} of {', '.join(names[:_MOST_NAMES])}{more} ..."
+
+
+@lru_cache(maxsize=1024)
+def _library_of(file_name: str) -> str | None:
+    """The library that the file is of; None: it is the app's own."""
+    installed = _INSTALLED.match(file_name)
+    if installed is not None:
+        return installed[1].removesuffix(".py")
+    if file_name.startswith(_STANDARD_LIBRARY):
+        return re.split(r"[\\/.]", file_name.removeprefix(_STANDARD_LIBRARY))[0]
+    if file_name.startswith(_HOSTLINE) and not file_name.startswith(_DEMO):
+        return "hostline"
+    if file_name.startswith("<frozen "):
+        return re.split(r"[ .>]", file_name)[1]
+    return None
 
 
 def _position(frame: FrameType) -> Position:

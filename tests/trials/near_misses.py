@@ -53,6 +53,8 @@ class Trial:
             with self.lock:
                 self.endings.setdefault(event.id, []).append(event.state.value)
 
+    observe.is_immediate = True  # type: ignore[attr-defined]
+
     def serve(self, worker: str, count: int, *, starts_threads: bool) -> None:
         """One request after the other in this thread, which no exception may reach."""
         chance = random.Random(worker)

@@ -55,6 +55,8 @@ class Trial:
         if event.state in {State.COMPLETED, State.TIMED_OUT}:
             self.endings.setdefault(event.id, []).append(event.state)
 
+    observe.is_immediate = True  # type: ignore[attr-defined]
+
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
         until = scope["hostline.request"].deadline + scope["trial.margin"]
         if self.uses_threads:

@@ -15,9 +15,9 @@ from enum import StrEnum
 from functools import partial
 
 from hostline._host_events import HostEvent, HostState, fit_for_a_line
+from hostline._log import log_line, logger
+from hostline._log_ration import log_ration as log_ration  # noqa: PLC0414 - from here on it is at work
 from hostline._requests import RequestEvent, State
-
-logger = logging.getLogger("hostline")
 
 LEVELS: Mapping[StrEnum, int] = {
     State.READY: logging.INFO,
@@ -35,6 +35,9 @@ LEVELS: Mapping[StrEnum, int] = {
 class LogObserver:
     """Writes one line for each event whose level is enabled."""
 
+    #: A line is written where the event happens, as any line of the app's own.
+    is_immediate = True
+
     def __init__(self) -> None:
         #: Whether INFO is enabled: what a request asks before it makes any event.
         self.is_attentive = partial(logger.isEnabledFor, logging.INFO)
@@ -46,13 +49,9 @@ class LogObserver:
     def __call__(self, event: RequestEvent | HostEvent) -> None:
         """Write the line."""
         if isinstance(event, HostEvent):
-            logger.log(LEVELS[event.state], "%s", format_host_line(event), extra=host_fields(event))
+            log_line(LEVELS[event.state], format_host_line(event), None, host_fields(event))
             return
-        line = format_line(event)
-        if event.stack:
-            line = f"{line}\n{event.stack}"
-        # The text is passed as an argument: a "%" in an id is no directive.
-        logger.log(LEVELS[event.state], "%s", line, extra=extra_fields(event))
+        log_line(LEVELS[event.state], format_line(event), event.stack, extra_fields(event))
 
 
 def format_line(event: RequestEvent) -> str:
