@@ -2,6 +2,7 @@
 
 import asyncio
 
+import anyio
 import flask
 import pytest
 from fastapi import APIRouter, FastAPI
@@ -11,8 +12,10 @@ from starlette.routing import Mount, Route
 
 import hostline.asgi
 import hostline.wsgi
+from hostline._requests import State
 from hostline._routes import route_of
-from timeouts import Client, Recorder, environ, scope, serve
+from test_asgi_trio import Client as TrioClient
+from timeouts import LONG, SHORT, Client, Recorder, environ, in_thread, linger, scope, serve
 
 
 def flask_app():
@@ -113,6 +116,91 @@ def test_starlette(path, route):
 def test_fastapi(path, route):
     assert told_by(fastapi_app(), path) == route
     assert told_by(fastapi_app(), f"/prefix{path}", root_path="/prefix") == route
+
+
+# When it has timed out, whether anybody has listened from the beginning or not
+
+
+class Late(Recorder):
+    """Wants nothing but timeouts, so that a request in time costs nothing."""
+
+    def wants(self, state):
+        return state is State.TIMED_OUT
+
+
+def slow_flask():
+    app = flask.Flask(__name__)
+
+    @app.get("/slow/<name>")
+    def slow(name):
+        linger()
+
+    return app
+
+
+@pytest.mark.parametrize("observer", (Recorder, Late))
+@pytest.mark.parametrize("road", (in_thread, lambda call: call()), ids=("thread", "main thread"))
+def test_a_timeout_in_flask(road, observer):
+    told = observer()
+    guard = hostline.wsgi.RequestTimeoutMiddleware(slow_flask(), service_timeout=SHORT, observers=told)
+    assert road(lambda: serve(guard, environ("/slow/x"))).status == 504
+    assert told.states[-1] is State.TIMED_OUT
+    assert told.events[-1].route == "/slow/<name>"
+
+
+def slow_fastapi():
+    inner = FastAPI()
+
+    @inner.get("/def/{name}")
+    def in_a_thread(name: str):
+        linger()
+
+    @inner.get("/async/{name}")
+    async def in_the_loop(name: str):
+        await asyncio.sleep(20)
+
+    @inner.get("/blocking/{name}")
+    async def blocking(name: str):
+        linger()
+
+    app = FastAPI()
+    app.mount("/of/{tenant}", inner)
+    return app
+
+
+@pytest.mark.parametrize("observer", (Recorder, Late))
+@pytest.mark.parametrize("kind", ("def", "async", "blocking"))
+def test_a_timeout_in_fastapi(kind, observer, run):
+    told = observer()
+    guard = hostline.asgi.RequestTimeoutMiddleware(slow_fastapi(), service_timeout=SHORT, observers=told)
+    assert run(Client().ask(guard, scope(f"/of/acme/{kind}/x"))).status == 504
+    assert told.states[-1] is State.TIMED_OUT
+    assert told.events[-1].route == f"/of/{{tenant}}/{kind}/{{name}}"
+
+
+@pytest.mark.parametrize("observer", (Recorder, Late))
+def test_a_timeout_on_trio(observer):
+    async def slow(request):
+        await anyio.sleep(20)
+
+    told = observer()
+    app = Starlette(routes=[Route("/slow/{name}", slow)])
+    guard = hostline.asgi.RequestTimeoutMiddleware(app, service_timeout=SHORT, observers=told)
+    TrioClient().ask(guard, scope("/slow/x"))
+    assert told.states[-1] is State.TIMED_OUT
+    assert told.events[-1].route == "/slow/{name}"
+
+
+def test_of_guards_in_each_other_both_know_it():
+    outer, inner = Late(), Late()
+    guard = hostline.asgi.RequestTimeoutMiddleware(
+        hostline.asgi.RequestTimeoutMiddleware(slow_fastapi(), service_timeout=LONG, observers=inner),
+        service_timeout=SHORT,
+        observers=outer,
+    )
+    asyncio.run(Client().ask(guard, scope("/of/acme/async/x")))
+    assert outer.states == [State.TIMED_OUT]
+    assert outer.events[0].route == "/of/{tenant}/async/{name}"
 
 
 def test_starlette_before_1_0_tells_the_endpoint_alone():

@@ -7,12 +7,14 @@ Everything here runs in the loop's thread, so whatever does not ``await`` is one
 needs no lock.
 """
 
+import gc
+import sys
 from collections.abc import Awaitable
 from functools import partial
 from math import inf
 from time import monotonic
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, cast
 
 from hostline import _asgi_cuts, _budget, _frames, _responses, _stacks
 from hostline._asgi_deadline import BendableRequest, Lanes
@@ -20,6 +22,7 @@ from hostline._asgi_exchange import Message, Receive, Scope, Send, header, media
 from hostline._blocked_loops import Breakable
 from hostline._interrupts import Guard, log_unstoppable
 from hostline._requests import State, reporter
+from hostline._routes import Source
 from hostline._termination import main_frame, terminator
 
 _WITH_BODY = frozenset({"PATCH", "POST", "PUT"})
@@ -167,6 +170,24 @@ class AsgiRequest(BendableRequest, Breakable):
             self.break_off_above()
         return not self.came_back
 
+    def find_routing(self) -> Source | None:
+        """The scope: an argument of the guard's coroutine, or of its frame where that runs just now."""
+        for _, awaiting in _stacks.awaits(self.task_coroutine):
+            # Not by the frame's f_locals: up to CPython 3.12 that would keep them, in a circle.
+            held = gc.get_referents(awaiting)
+            if any(each is self for each in held):
+                scopes = (cast("Scope", each) for each in held if isinstance(each, dict))
+                return next((each for each in scopes if "type" in each), None)
+        for frame in _frames.outwards(sys._getframe()):
+            if frame.f_code in self.outermost and _frames.local(frame, "request") is self:
+                return cast("Source | None", _frames.local(frame, "scope"))
+        return None
+
+    @property
+    def task_coroutine(self) -> object:
+        """The outermost coroutine of its task; None where it has left."""
+        raise NotImplementedError
+
     @property
     def _send_code(self) -> CodeType | None:
         """The server's own, if it is written in Python."""
@@ -177,6 +198,7 @@ class AsgiRequest(BendableRequest, Breakable):
 
     def time_out(self, trace: _stacks.Trace) -> None:
         self.trace = trace
+        self.note_route()
         self.move_to(_TIMED_OUT)
         self.term = terminator.count(self.guard.settings.term_on_timeout)
         reporter.submit(self._tell_timeout)

@@ -187,9 +187,14 @@ class AsyncioRequest(AsgiRequest):
                 # One that nobody has asked for: CPython 3.12's task groups leave such behind.
         self.answer.result()
 
+    @property
+    def task_coroutine(self) -> object:
+        """The outermost coroutine of its task; None where it has left."""
+        return self.task and self.task.get_coro()
+
     def current_trace(self) -> _stacks.Trace:
         """What its task waits for just now, and a thread that works for it does."""
-        waits = _stacks.of_coroutine(self.task and self.task.get_coro(), self.outermost)
+        waits = _stacks.of_coroutine(self.task_coroutine, self.outermost)
         return waits + self.calls_trace()
 
     def warn_after(self, seconds: float) -> None:

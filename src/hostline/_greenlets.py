@@ -18,7 +18,7 @@ Imports: ``_interrupts`` and what that is made of. gevent is imported where it i
 import importlib
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from time import monotonic
 from types import FrameType
@@ -78,6 +78,12 @@ class GreenletRequest(ThreadRequest):
     def report(self, job: Callable[[], object]) -> None:
         """In a greenlet: observers may use locks that are gevent's."""
         self._hub.loop.run_callback_threadsafe(self._spawn, job)
+
+    def frames(self) -> Iterator[FrameType]:
+        """Those of its greenlet, which may be the one that runs."""
+        with _frames.still:
+            frame = self._greenlet.gr_frame
+        return super().frames() if frame is None else _frames.outwards(frame)
 
     def current_trace(self) -> _stacks.Trace:
         """What its greenlet waits for; nothing where it is the one that runs."""

@@ -27,7 +27,7 @@ out, else lets it pass; either way each answers for its own request.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from threading import get_ident
 from types import CodeType, FrameType
@@ -97,8 +97,11 @@ class ThreadCall:
 
     def is_running(self) -> bool:
         """Whether its thread is inside it: thread identities recur, greenlets take turns."""
-        frame = _frames.of_thread(self.thread_id)
-        return any(self.is_run_by(each) for each in _frames.outwards(frame))
+        return any(self.is_run_by(each) for each in ThreadCall.frames(self))
+
+    def frames(self) -> Iterator[FrameType]:
+        """Those of its thread, innermost first."""
+        return _frames.outwards(_frames.of_thread(self.thread_id))
 
     def is_run_by(self, frame: FrameType) -> bool:
         """Whether this frame is the one that runs it."""
@@ -214,6 +217,8 @@ class ThreadRequest(ThreadCall, GuardedRequest):
 
     def time_out(self, trace: _stacks.Trace | None) -> bool:
         """Enter the state; False: it has been entered. Called with the claim won, or lost."""
+        if self.ended is None:
+            self.note_route()
         with firing.lock:
             if self.ended is not None:
                 return False

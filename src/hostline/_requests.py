@@ -130,6 +130,8 @@ class RequestDetails(Abortable):
 
     def note_route(self) -> None:
         """Remember the route, and let go of where it was found."""
+        if self.routing is None:
+            self.routing = self.find_routing()
         if self.routing is not None:
             self._route, self.routing = self.route, None
 
@@ -175,6 +177,10 @@ class RequestDetails(Abortable):
             self.on_end()
             self.on_end = None
         return True
+
+    def find_routing(self) -> _routes.Source | None:
+        """Its environ or scope, found by the guard's frame while it runs: it holds none itself."""
+        return None
 
     def _raw_id(self) -> str:
         """The header as it came, or ``""``; each protocol finds it in its own place."""

@@ -9,7 +9,7 @@ Imports: ``_frames``.
 import os
 import re
 import traceback
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
 from functools import lru_cache
 from itertools import groupby, takewhile
 from pathlib import Path
@@ -52,16 +52,23 @@ def request_in(frame: FrameType | None, outermost: Container[CodeType]) -> objec
 def of_coroutine(awaitable: object, outermost: Container[CodeType] = ()) -> Trace:
     """The chain of awaits from a suspended coroutine inwards, behind ``outermost``."""
     trace: Trace = []
-    while awaitable is not None:
-        with _frames.still:
-            frame, awaitable = _suspended(awaitable)
-        if frame is None:
-            break
+    for frame, _ in awaits(awaitable):
         if frame.f_code in outermost:
             trace.clear()
         else:
             trace.append(_position(frame))
     return trace[-_DEEPEST:]
+
+
+def awaits(awaitable: object) -> Iterator[tuple[FrameType, object]]:
+    """A suspended coroutine's frame and itself, and those of what it awaits, inwards."""
+    while awaitable is not None:
+        with _frames.still:
+            frame, inner = _suspended(awaitable)
+        if frame is None:
+            break
+        yield frame, awaitable
+        awaitable = inner
 
 
 def render(trace: Iterable[Position]) -> str:

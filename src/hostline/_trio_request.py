@@ -144,6 +144,11 @@ class TrioRequest(AsgiRequest):
         await anyio.lowlevel.checkpoint()
         raise RequestTimeoutException  # not reached, but in a shield of the app's
 
+    @property
+    def task_coroutine(self) -> object:
+        """The outermost coroutine of its task."""
+        return self._coroutine
+
     def current_trace(self) -> _stacks.Trace:
         return _stacks.of_coroutine(self._coroutine, _CALLS_THE_APP) + self.calls_trace()
 

@@ -16,7 +16,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn, Unpack, cast
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from hostline import _budget, _greenlets, _responses, _wsgi_bodies, observers
+from hostline import _budget, _frames, _greenlets, _responses, _wsgi_bodies, observers
 from hostline._breaker import main_thread
 from hostline._deadlines import Claims, Lane, watchdog
 from hostline._greenlets import GreenletRequest
@@ -101,6 +101,11 @@ class WsgiRequest(ThreadRequest):
         """Remember the route, and let go of where it was found."""
         super().note_route()
         self.__dict__.pop("start_response", None)
+
+    def find_routing(self) -> Source | None:
+        """The environ, while the app is at work on its response."""
+        guard = next((each for each in self.frames() if self.is_run_by(each)), None)
+        return None if guard is None else cast("Source | None", _frames.local(guard, "environ"))
 
     def _write(self, data: bytes) -> object:
         # The server's own code, within the app's: no place for an abort.
