@@ -276,44 +276,79 @@ def test_what_may_run_has_a_budget_that_is_positive_and_no_longer_than_its_servi
 # Nearly every request is far from any limit, and told so by a short cut
 
 
+def _reader(settings, kind=str):
+    """At NOW on the wall clock, and 0 on the other."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_budget, "time", lambda: NOW)
+        reader = _budget.WaitReader(settings, kind)
+        reader.renew(0.0)
+    return reader
+
+
+def _assert_unhurried_if_told_so(settings, stamp, started):
+    reader = _reader(settings)
+    octets = _reader(settings, bytes)
+    is_unhurried = reader.oldest <= stamp <= reader.newest
+    assert is_unhurried == (octets.oldest <= stamp.encode("latin-1") <= octets.newest)
+    if is_unhurried:
+        wait = reader.since(stamp, started)
+        assert wait == octets.since(stamp.encode("latin-1"), started)
+        assert wait == (None if settings.wait_timeout is None else _budget.read_wait(stamp, NOW + started))
+        timeout = settings.service_timeout
+        verdict = _budget.decide(settings, wait=wait, has_body=False, service_timeout=timeout)
+        assert verdict == Run(wait, timeout)
+    return is_unhurried
+
+
+_UNITS = (1, 1_000, 1_000_000, 1_000_000_000)
+_LIMITS = st.one_of(st.just(0), st.floats(0.001, 200))
+_WITHIN_THE_SECOND = st.floats(0, 1, exclude_max=True)
+
+
 @given(
     offset=st.one_of(st.floats(-1, 100), st.floats(-1e6, 1e6)),
-    limit=st.one_of(st.just(0), st.floats(0.001, 200)),
-    service=st.one_of(st.just(0), st.floats(0.001, 200)),
-    has_body=st.booleans(),
+    unit=st.sampled_from(_UNITS),
+    limit=_LIMITS,
+    service=_LIMITS,
     past=st.booleans(),
+    started=_WITHIN_THE_SECOND,
 )
-def test_who_is_unhurried_has_all_of_the_service_timeout(offset, limit, service, has_body, past):
+def test_who_is_unhurried_has_all_of_the_service_timeout(offset, unit, limit, service, past, started):
     settings = _settings(wait_timeout=limit, service_timeout=service, service_past_wait=past)
-    stamp = f"{(NOW - offset) * 1000:.0f}"
-    wait = _budget.WaitReader(settings).unhurried(stamp, NOW)
-    assert wait == _budget.WaitReader(settings).unhurried(stamp.encode(), NOW)
-    if wait is not None:
-        read = _budget.read_wait(stamp, NOW)
-        assert wait == read
-        verdict = _budget.decide(
-            settings, wait=read, has_body=has_body, service_timeout=settings.service_timeout
-        )
-        assert verdict == Run(wait, settings.service_timeout)
+    _assert_unhurried_if_told_so(settings, str(int((NOW - offset) * unit)), started)
 
 
 _OCTETS = st.characters(max_codepoint=255)  # of which an environ's text is made
 
 
-@given(
-    st.one_of(
-        st.text(_OCTETS, min_size=13, max_size=13), st.text(_OCTETS), st.binary(min_size=13, max_size=13)
-    )
+@given(st.one_of(st.text(_OCTETS), st.text(_OCTETS).map(lambda rest: f"{NOW:.0f}{rest}")), _WITHIN_THE_SECOND)
+def test_the_short_cut_is_total(stamp, started):
+    _assert_unhurried_if_told_so(_settings(), stamp, started)
+
+
+@pytest.mark.parametrize("unit", _UNITS)
+@pytest.mark.parametrize(
+    ("waited", "is_unhurried"), ((0, True), (12, True), (16, False), (-3600, True), (-2 * 86400, False))
 )
-def test_the_short_cut_is_total_and_takes_stamps_alone(stamp):
-    wait = _budget.WaitReader(_settings()).unhurried(stamp, NOW)
-    text = stamp if isinstance(stamp, str) else stamp.decode("latin-1")
-    assert wait is None or wait == _budget.read_wait(text, NOW)
+def test_the_short_cut_takes_what_is_far_from_the_limits(unit, waited, is_unhurried):
+    settings = _settings(service_timeout=15, wait_timeout=30)
+    assert _assert_unhurried_if_told_so(settings, str((int(NOW) - waited) * unit), 0.5) == is_unhurried
 
 
-@pytest.mark.parametrize("stamp", ("+169999999500", "1_69999999500", " 169999999500", "169999999500\n"))
-def test_the_short_cut_takes_digits_alone(stamp):
-    assert _budget.WaitReader(_settings()).unhurried(stamp, NOW) is None
+def test_the_short_cut_takes_none_where_the_clock_is_out_of_its_mind():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_budget, "time", lambda: 5.0)
+        reader = _budget.WaitReader(_settings(), str)
+        reader.renew(0.0)
+    assert not reader.oldest <= "1700000000000" <= reader.newest
+
+
+def test_the_bounds_are_made_anew_each_second():
+    reader = _budget.WaitReader(_settings(), str)
+    assert reader.until < 0  # never yet
+    reader.renew(7.0)
+    assert reader.until == 8.0
+    assert _budget.WaitReader(_settings(wait_timeout=0), str).until == inf  # there are none
 
 
 # Design, section 5: such a stamp is ignored, and logged once.

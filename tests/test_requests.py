@@ -33,7 +33,10 @@ FINAL = {State.COMPLETED, State.EXPIRED, State.TIMED_OUT}
 class Request(RequestDetails):
     """The least that a protocol adds."""
 
+    wait = None
+
     def __init__(self, given_id="", method="GET", path="/"):
+        super().__init__()
         self.started = monotonic()
         self.method = method
         self.given_id = given_id

@@ -61,7 +61,7 @@ class BendableRequest(LoopRequest):
     claims: dict[Any, bool]
     is_stream = False
     #: Whether the app's code runs no longer.
-    came_back = False
+    came_back: bool
     #: Ends the shield that its abort has found it in. Used in the loop's thread.
     _shield_end: _ShieldEnd | None = None
     #: The deadline that a thread has asked for and the loop has not seen to yet.

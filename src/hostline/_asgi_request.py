@@ -9,7 +9,7 @@ needs no lock.
 
 import gc
 import sys
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from functools import partial
 from math import inf
 from time import monotonic
@@ -39,26 +39,38 @@ class AsgiRequest(BendableRequest, Breakable):
     #: The guard's own code, in whose frames the local ``request`` is this one.
     outermost: frozenset[CodeType] = frozenset()
     #: What calls it at its deadline, where it is no lane's.
-    timer: Any = None
+    timer: Any
     #: Whether somebody wants to hear how it goes.
     is_attended = False
-    response_started = False
+    #: Whether anything hangs on its end but the end itself.
+    is_heard_of: bool
+    response_started: bool
     #: Whether the guard has answered for it.
     is_answered = False
     _upload_left: float | None = None  # None: nobody has asked for the body yet
     _upload_complete = False
 
+    # Not the scope: that holds this object, and a circle would leave every request to the
+    # garbage collector.
+    _path: str
+    _headers: Iterable[tuple[bytes, bytes]]
+    _server_receive: Receive
+    _server_send: Send
+
     def __init__(self, scope: Scope, receive: Receive, send: Send, guard: Guard, lanes: Lanes) -> None:
+        """As the guard's hot path does for asyncio, spelt out."""
+        super().__init__()
         self.started = monotonic()
         self.guard = guard
         self.lanes = lanes
-        self.method: str = scope["method"]
-        # Not the scope: that holds this object, and a circle would leave every request to
-        # the garbage collector.
-        self._path: str = scope["path"]
+        self.method = scope["method"]
+        self._path = scope["path"]
         self._headers = scope["headers"]
         self._server_receive = receive
         self._server_send = send
+        self.timer = None
+        self.is_heard_of = True
+        self.came_back = self.response_started = False
 
     @property
     def path(self) -> str:
@@ -90,10 +102,14 @@ class AsgiRequest(BendableRequest, Breakable):
         if kind == "http.response.start":
             self.response_started = True
         elif kind == "http.response.body":
-            if message.get("more_body", False):
+            if "more_body" in message and message["more_body"]:
                 self._go_on_streaming()
-            else:
+            elif self.is_heard_of or self.timer is not None or self.ended is not None:
                 self.complete()
+            else:  # the same, where nobody listens
+                self.claims.pop(self, False)
+                self.state = _COMPLETED
+                self.ended = monotonic()
         elif kind == "http.response.pathsend":  # an extension: a body by the name of its file
             self.complete()
         return self._server_send(message)

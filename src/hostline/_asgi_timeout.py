@@ -7,11 +7,13 @@ how it is ended.
 """
 
 import asyncio
+import logging
 import sys
 import threading
 import time
 from asyncio import CancelledError, current_task, get_running_loop
 from math import inf
+from time import monotonic
 from typing import Unpack, cast
 
 from hostline import _budget, _pool_threads, _responses, observers
@@ -25,7 +27,7 @@ from hostline._asgi_exchange import (
     send_response,
     target,
 )
-from hostline._asgi_request import AsgiRequest
+from hostline._asgi_request import AsgiRequest, nowhere
 from hostline._asyncio_request import AsyncioRequest
 from hostline._blocked_loops import watch
 from hostline._breaker import main_thread
@@ -39,6 +41,7 @@ from hostline.errors import RequestExpiryError, RequestTimeoutError, RequestTime
 from hostline.settings import RequestTimeoutOptions, RequestTimeoutSettings
 
 _NO_TASK = "hostline guards requests that run in a task of asyncio's; this one runs in none."
+_INFO = logging.INFO
 _READY, _COMPLETED, _TIMED_OUT = State.READY, State.COMPLETED, State.TIMED_OUT
 
 
@@ -63,8 +66,9 @@ class RequestTimeoutMiddleware:
         self.settings = settings
         self.observers = observers.named(settings.observers)
         self.is_attended = self.observers.are_attentive
+        self._attention = self.observers.attention
         self.breaks = settings.mode != "report"
-        self._waits = _budget.WaitReader(settings)
+        self.waits = _budget.WaitReader(settings, bytes)
         self._exempt = PathPrefixes(settings.exempt_paths)
         self._timeout = settings.service_timeout
         self._timeouts = _budget.ServiceTimeouts(settings)
@@ -88,20 +92,35 @@ class RequestTimeoutMiddleware:
             await self._serve_on_another(scope, receive, send)
             return
         lane = self._lane
-        if lane is None or lane.lanes.loop is not loop:
+        if lane is None or lane.loop is not loop:
             lane = self._meet_loop(loop)
-        request = scope["hostline.request"] = AsyncioRequest(scope, receive, send, self, lane.lanes)
+        request = scope["hostline.request"] = AsyncioRequest()
+        request.started = started = monotonic()
+        request.guard = self
+        request.lanes = lane.lanes
+        request._server_receive = receive
+        request._server_send = send
+        request.method = scope["method"]
+        request._path = scope["path"]
+        request._headers = headers = scope["headers"]
+        request.state = _READY
+        request.ended = request.stamp = request.timer = None
+        request.came_back = request.response_started = False
         timeout = self._timeout
-        request_start = None
-        for name, value in scope["headers"]:
+        stamp = None
+        for name, value in headers:
             if name == b"x-request-start":
-                request_start = value if request_start is None else b""  # two say nothing
+                stamp = value if stamp is None else b""  # two say nothing
         is_judged = self._judges_each
-        if not is_judged and request_start is not None:
-            request.wait = self._waits.unhurried(request_start, time.time())
-            is_judged = request.wait is None
+        if stamp is not None and not is_judged:
+            waits = self.waits
+            if started >= waits.until:
+                waits.renew(started)
+            request.stamp = stamp
+            is_judged = not waits.oldest <= stamp <= waits.newest
         if is_judged:
-            serve_instead = self._judge(request, scope, request_start)
+            request.stamp = None
+            serve_instead = self._judge(request, scope, stamp)
             if serve_instead is not None:
                 request.detach()
                 await serve_instead(scope, receive, send)
@@ -109,8 +128,13 @@ class RequestTimeoutMiddleware:
             if request.timeout != timeout:
                 timeout = None  # it has one of its own
         else:
-            request.timeout = timeout
-        if self.is_attended():
+            request.timeout, request.deadline = timeout, inf
+        try:
+            is_attended = self._attention[_INFO] and self.is_attended()
+        except KeyError:  # some logger's level has been changed since
+            is_attended = self.is_attended()
+        request.is_heard_of = is_attended or is_judged
+        if is_attended:
             request.is_attended = True
             request.find_route_in(scope)
             self.observers.tell(request, _READY)
@@ -120,9 +144,9 @@ class RequestTimeoutMiddleware:
         cancelling = task.cancelling()
         token = current_request.set(request)
         if timeout is not None:
-            request.deadline = request.started + timeout
-            request.claims = lane.entries
-            lane.entries[request] = True
+            request.deadline = started + timeout
+            request.claims = claims = lane.entries
+            claims[request] = True
             if lane.timer is None:
                 lane.start_timer()
         else:
@@ -146,7 +170,9 @@ class RequestTimeoutMiddleware:
             # An error's traceback holds this frame, and the task holds the error.
             del task
             current_request.reset(token)
-            request.detach()
+            request._server_send = request._server_receive = nowhere  # as `detach` does
+            request.came_back = True
+            request.task = None
 
     def _meet_loop(self, loop: asyncio.AbstractEventLoop) -> LoopLane:
         """What there is to do once for each loop, as a rule once."""
@@ -169,11 +195,12 @@ class RequestTimeoutMiddleware:
         """Set how long the request may run; or what is to serve it instead."""
         settings = self.settings
         path = target(scope).path if self._timeouts.needs_path else b""
+        request.timeout, request.deadline = None, inf
         if self._exempt.match(path):
             return self.app
         wait = None
         if request_start is not None and settings.wait_timeout is not None:
-            wait = self._waits.read(request_start.decode("latin-1"), time.time())
+            wait = self.waits.read(request_start.decode("latin-1"), time.time())
         verdict = _budget.decide(
             settings,
             wait=wait,
@@ -185,7 +212,7 @@ class RequestTimeoutMiddleware:
                 wait,
             ),
         )
-        request.wait, request.timeout = verdict.wait, verdict.timeout
+        request.judged_wait, request.timeout = verdict.wait, verdict.timeout
         if isinstance(verdict, _budget.Expired):
             request.move_to(State.EXPIRED)
             self.observers.tell(request, State.EXPIRED)

@@ -26,9 +26,9 @@ class AsyncioRequest(AsgiRequest):
 
     lanes: LoopLanes  # pyright: ignore[reportIncompatibleVariableOverride] - set once
     claims: dict[LoopEntry, bool]
-    task: asyncio.Task[Any] | None = None
+    task: asyncio.Task[Any] | None
     filed: float | None = None
-    timer: asyncio.TimerHandle | None = None
+    timer: asyncio.TimerHandle | None
     answer: asyncio.Task[None] | None = None
     #: How often its task has been cancelled by us, and its code told to end in whichever way.
     cancels = 0
@@ -36,6 +36,10 @@ class AsyncioRequest(AsgiRequest):
     _listener: asyncio.Task[Any] | None = None
     _told: asyncio.Task[Any] | None = None
     _insistence: asyncio.TimerHandle | None = None
+
+    # CPython before 3.13 makes an object far sooner without an __init__ of its class's: what
+    # there is to be set, the guard sets.
+    __init__ = object.__init__
 
     def _withdraw(self) -> None:
         self.claims.pop(self, False)

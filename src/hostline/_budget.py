@@ -13,7 +13,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
+from time import time
 from types import EllipsisType
+from typing import Any
 
 from hostline._kinds import check_seconds
 from hostline._targets import PathTable
@@ -24,6 +26,8 @@ logger = logging.getLogger("hostline")
 # A proxy's stamp is seconds old, in an outage minutes. One that is a day off is no
 # proxy's, but a broken clock's or a client's.
 _PLAUSIBLE = 86_400.0
+# Between these the times in seconds have ten digits, those in milliseconds thirteen, and so on.
+_FIRST, _LAST = 1e9, 1e10
 
 _STAMP = re.compile(r"(?:t=)?([0-9]{1,20})(\.[0-9]{1,20})?", re.ASCII)
 
@@ -34,8 +38,8 @@ _MILLISECONDS_TIMEOUT = re.compile(r"[0-9]{1,10}", re.ASCII)
 # What is left for a caller that has waited for all of its time already.
 _LEAST = 0.001
 
-# How many digits a Unix time in milliseconds has.
-_MILLISECONDS = 13
+# Greater than any text that begins with a digit.
+_BEYOND_ALL = "~"
 
 # A stamp of digits alone tells its unit by their number: this holds until the year 2286.
 _DIGITS_TO_UNITS_PER_SECOND = {10: 1, 13: 1_000, 16: 1_000_000, 19: 1_000_000_000}
@@ -89,29 +93,45 @@ def read_wait(text: str, now_wall: float) -> float | None:
 class WaitReader:
     """Reads waits for one guard, and logs the first stamp that is too far off to count.
 
-    ``read`` may be called from any thread.
+    Nearly every request is *unhurried*: even with what it has waited it has all of its service
+    timeout. For that its stamp need not be read: of two Unix times, as digits, the later one
+    is the greater text, whatever the units. So each request is spared all but a comparison
+    with ``oldest`` and ``newest``. They are texts, or octets as ASGI hands them on, and hold
+    for requests that started before ``until``, a second after they were made; a text in
+    between that is no stamp has no say anyway.
+
+    May be used from any thread: ``until`` is written last, and bounds that are newer than a
+    request are right for it, too.
     """
 
-    def __init__(self, settings: RequestTimeoutSettings) -> None:
+    def __init__(self, settings: RequestTimeoutSettings, kind: type[str] | type[bytes]) -> None:
         self._has_warned = False
-        # A wait below this leaves a request its whole service timeout.
-        self._unhurried = settings.wait_timeout or 0.0
-        if not settings.service_past_wait:
+        self._is_text = kind is str
+        # A wait below this leaves a request its whole service timeout. None: no wait is too long.
+        self._unhurried = settings.wait_timeout
+        if self._unhurried is not None and not settings.service_past_wait:
             self._unhurried -= settings.service_timeout or 0.0
+        self._ahead = 0.0  # the wall clock, of the monotonic one
+        self.oldest: Any = self._as_header("")
+        self.newest: Any = self._as_header(_BEYOND_ALL)
+        self.until = inf if self._unhurried is None else -inf
 
-    def unhurried(self, stamp: str | bytes, now_wall: float) -> float | None:
-        """The wait of a request that is far from any limit; None: let it be judged.
+    def renew(self, now: float) -> None:
+        """Make the bounds for the next second. ``now``: of the monotonic clock."""
+        now_wall = time()
+        self._ahead = now_wall - now
+        self.newest = self._as_header(_milliseconds(now_wall + _PLAUSIBLE - 1))
+        self.oldest = self._as_header(_milliseconds(now_wall + 1.001 - (self._unhurried or 0.0)))
+        self.until = now + 1
 
-        Nearly every request behind Heroku's router, whose stamps are milliseconds, is of
-        this kind. It is spared :func:`decide`, which costs more than all the rest.
-        """
-        if len(stamp) != _MILLISECONDS:  # before int(), which reads more than digits
+    def since(self, stamp: str | bytes, started: float) -> float | None:
+        """The wait of a request that started at this instant of the monotonic clock."""
+        if self._unhurried is None:
             return None
-        try:
-            wait = now_wall - int(stamp) / 1000
-        except ValueError:
-            return None
-        return wait if 0 <= wait < self._unhurried else None
+        return read_wait(stamp if isinstance(stamp, str) else stamp.decode("latin-1"), started + self._ahead)
+
+    def _as_header(self, text: str) -> str | bytes:
+        return text if self._is_text else text.encode()
 
     def read(self, text: str, now_wall: float) -> float | None:
         """As :func:`read_wait`."""
@@ -127,6 +147,11 @@ class WaitReader:
                     now_wall - stamp,
                 )
         return wait
+
+
+def _milliseconds(wall: float) -> str:
+    """A stamp; one of an instant that no stamp of thirteen digits can tell is beyond all of them."""
+    return f"{wall * 1000:.0f}" if _FIRST <= wall < _LAST else _BEYOND_ALL
 
 
 def announces_body(content_length: str | None, transfer_encoding: str | None) -> bool:

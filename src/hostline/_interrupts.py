@@ -35,6 +35,7 @@ from typing import Protocol
 
 from hostline import _frames, _stacks
 from hostline._breaker import Breaker, absorb, firing
+from hostline._budget import WaitReader
 from hostline._log import log_stack
 from hostline._observers import Observers
 from hostline._requests import RequestDetails, State, reporter
@@ -48,6 +49,7 @@ class Guard(Protocol):
 
     observers: Observers
     settings: RequestTimeoutSettings
+    waits: WaitReader
     #: Whether to break what runs too long; False only reports (``mode="report"``, or no way is safe).
     breaks: bool
 
@@ -56,6 +58,21 @@ class GuardedRequest(RequestDetails):
     """A request, as far as its guard's settings decide how it may be aborted."""
 
     guard: Guard
+    #: Its ``X-Request-Start`` as it came, where nothing depends on it; read when somebody asks.
+    stamp: str | bytes | None
+    #: What was read in it, where something did.
+    judged_wait: float | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stamp = None
+
+    @property
+    def wait(self) -> float | None:
+        """How long it waited in the queue; None where the proxy did not say."""
+        if self.stamp is None:
+            return self.judged_wait
+        return self.guard.waits.since(self.stamp, self.started)
 
     @property
     def is_breakable(self) -> bool:

@@ -144,10 +144,11 @@ class Watched(Generic[_T]):
 class LoopLane:
     """A lane of one asyncio loop, with one timer for all its entries."""
 
-    __slots__ = ("due", "entries", "lanes", "timeout", "timer")
+    __slots__ = ("due", "entries", "lanes", "loop", "timeout", "timer")
 
     def __init__(self, lanes: "LoopLanes", timeout: float) -> None:
         self.lanes = lanes
+        self.loop = lanes.loop
         self.timeout = timeout
         self.entries: dict[LoopEntry, bool] = {}
         self.timer: asyncio.Handle | None = None

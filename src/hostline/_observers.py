@@ -18,7 +18,7 @@ import os
 import queue
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from time import monotonic
 from typing import Any, Protocol
@@ -144,8 +144,12 @@ class Observers:
         self._observers = tuple(_Told(each) for each in observers)
         #: Whether anybody wants to hear just now of how a request goes in the normal way.
         self.are_attentive: Callable[[], bool] = self._are_attentive
+        #: What a request looks into before it asks that: False at ``logging.INFO`` says that nobody does.
+        self.attention: Mapping[int, bool] = {logging.INFO: bool(self._observers)}
         if len(self._observers) == 1:  # the log alone, as a rule: spare each request the loop
-            self.are_attentive = getattr(self._observers[0].observer, "is_attentive", self._are_attentive)
+            only = self._observers[0].observer
+            self.are_attentive = getattr(only, "is_attentive", self._are_attentive)
+            self.attention = getattr(only, "attention", self.attention)
 
     def __bool__(self) -> bool:
         return bool(self._observers)

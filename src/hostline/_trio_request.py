@@ -38,7 +38,7 @@ class TrioRequest(AsgiRequest):
     _answer_error: Exception | None = None
     _warn_after: float | None = None
     _coroutine: object = None
-    timer: anyio.CancelScope | None = None
+    timer: anyio.CancelScope | None
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, guard: Guard) -> None:
         super().__init__(scope, receive, _shielded(send), guard, _lanes_here())

@@ -6,6 +6,7 @@ own; or too late, the watchdog having popped the claim. ``_interrupts`` tells wh
 exception of ours outlives that ``try``.
 """
 
+import logging
 import sys
 import threading
 import time
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 _SIGNALS_MAY_END_WAITS = sys.version_info >= (3, 15)
 _NONE: Claims = {}
 _READY, _COMPLETED = State.READY, State.COMPLETED
+_INFO = logging.INFO
 # Threads are met once each; their identities recur, but a server that makes one for each
 # connection may show thousands.
 _MOST_THREADS_MET = 1_000
@@ -46,32 +48,30 @@ _MOST_THREADS_MET = 1_000
 class WsgiRequest(ThreadRequest):
     """A request between its server and its app, as ``environ["hostline.request"]``."""
 
+    # The values, not the environ: that holds this object, and a circle would leave
+    # every request to the garbage collector.
+    script_name: str
+    path_info: str
+    given_id: str
     is_stream = False
-    head: tuple[str, list[tuple[str, str]]] | None = None
-    head_is_out = False
+    head: tuple[str, list[tuple[str, str]]] | None
+    head_is_out: bool
     server_start: StartResponse
     server_write: Callable[[bytes], object]
     #: Whether a response that the server will not see has been closed.
     is_closed = False
 
-    def __init__(self, environ: WSGIEnvironment, guard: "RequestTimeoutMiddleware", thread_id: int) -> None:
-        self.started = monotonic()
-        self.thread_id = thread_id
-        self.guard = guard
-        # The values, not the environ: that holds this object, and a circle would leave
-        # every request to the garbage collector.
-        self.method = environ["REQUEST_METHOD"]
-        self._script: str = environ.get("SCRIPT_NAME", "")
-        self._below: str = environ.get("PATH_INFO", "")
-        self._given_id: str = environ.get("HTTP_X_REQUEST_ID", "")
+    # CPython before 3.13 makes an object far sooner without an __init__ of its class's: what
+    # there is to be set, the guard sets.
+    __init__ = object.__init__
 
     @property
     def path(self) -> str:
         """The whole path, decoded. PEP 3333 hands it on one character an octet."""
-        return (self._script + self._below).encode("latin-1", "replace").decode(errors="replace")
+        return (self.script_name + self.path_info).encode("latin-1", "replace").decode(errors="replace")
 
     def _raw_id(self) -> str:
-        return self._given_id
+        return self.given_id
 
     # What the app gets as `start_response` goes to the server when the claim is won, or with
     # the first `write`. Until then another head can take its place; given a second one
@@ -147,8 +147,7 @@ class WsgiRequest(ThreadRequest):
 class GreenletWsgiRequest(GreenletRequest, WsgiRequest):
     """The same under gevent."""
 
-    def __init__(self, environ: WSGIEnvironment, guard: "RequestTimeoutMiddleware", thread_id: int) -> None:
-        super().__init__(environ, guard, thread_id)
+    def __init__(self) -> None:
         self.bind()
 
 
@@ -175,12 +174,13 @@ class RequestTimeoutMiddleware:
         self.observers = observers.named(settings.observers)
         #: Whether this process can, and is to, break what runs too long.
         self.breaks = settings.mode != "report"
-        self._waits = _budget.WaitReader(settings)
+        self.waits = _budget.WaitReader(settings, str)
         self._exempt = PathPrefixes(settings.exempt_paths)
         self._has_begun = False
         self._threads_met: set[int] = set()
         self._request: type[WsgiRequest] = WsgiRequest
         self._is_attended = self.observers.are_attentive
+        self._attention = self.observers.attention
         self._timeouts = _budget.ServiceTimeouts(settings)
         self._judges_each = _budget.judges_each(settings)
         if _SIGNALS_MAY_END_WAITS and self.breaks and threading.current_thread() is threading.main_thread():
@@ -194,13 +194,31 @@ class RequestTimeoutMiddleware:
         thread_id = get_ident()
         if thread_id not in self._threads_met:
             self._meet_thread(thread_id)
-        request = environ["hostline.request"] = self._request(environ, self, thread_id)
+        request = environ["hostline.request"] = self._request()
+        request.started = started = monotonic()
+        request.guard = self
+        request.thread_id = thread_id
+        request.state = _READY
+        request.ended = request.head = request.stamp = None
+        request.head_is_out = False
+        request.method = environ["REQUEST_METHOD"]
+        try:
+            request.script_name = environ["SCRIPT_NAME"]
+            request.path_info = environ["PATH_INFO"]
+        except KeyError:  # a server may leave out what is empty (PEP 3333)
+            request.script_name = environ.get("SCRIPT_NAME", "")
+            request.path_info = environ.get("PATH_INFO", "")
+        request.given_id = environ.get("HTTP_X_REQUEST_ID", "")
         lane = self.lane
         is_judged = self._judges_each
-        if not is_judged and "HTTP_X_REQUEST_START" in environ:
-            request.wait = self._waits.unhurried(environ["HTTP_X_REQUEST_START"], time.time())
-            is_judged = request.wait is None
+        if "HTTP_X_REQUEST_START" in environ and not is_judged:
+            waits = self.waits
+            if started >= waits.until:
+                waits.renew(started)
+            request.stamp = stamp = environ["HTTP_X_REQUEST_START"]
+            is_judged = not waits.oldest <= stamp <= waits.newest
         if is_judged:
+            request.stamp = None
             serve_instead = self._judge(environ, request)
             if serve_instead is not None:
                 return serve_instead(environ, start_response)
@@ -208,7 +226,13 @@ class RequestTimeoutMiddleware:
                 lane = None  # it has one of its own
         elif lane is not None:
             request.timeout = lane.timeout
-        is_attended = self._is_attended()
+        else:
+            request.timeout = None
+            request.deadline = inf
+        try:
+            is_attended = self._attention[_INFO] and self._is_attended()
+        except KeyError:  # some logger's level has been changed since
+            is_attended = self._is_attended()
         if is_attended:
             request.find_route_in(environ)
             self.observers.tell(request, _READY)
@@ -218,7 +242,7 @@ class RequestTimeoutMiddleware:
         token = current_request.set(request)
         try:
             if lane is not None:
-                request.deadline = deadline = request.started + lane.timeout
+                request.deadline = deadline = started + lane.timeout
                 claims = lane.entries
                 claims[request] = True
                 if not lane.earliest <= deadline <= lane.latest:
@@ -226,10 +250,14 @@ class RequestTimeoutMiddleware:
             else:
                 claims = watchdog.at(request, request.deadline)
             result = self.app(environ, request.start_response)
-            if result.__class__ is not list:
+            is_list = result.__class__ is list
+            if not is_list:
                 result = self._begun(request, result, environ)
             if claims.pop(request, False) or watchdog.reclaim(request):
-                if not request.is_stream:
+                if is_list and not is_attended and not is_judged:  # as `end` does, to which nobody listens
+                    request.state = _COMPLETED
+                    request.ended = monotonic()
+                elif not request.is_stream:
                     request.end(_COMPLETED)
                     if is_attended:
                         self.observers.tell(request, _COMPLETED)
@@ -257,9 +285,10 @@ class RequestTimeoutMiddleware:
         request.server_start = request.server_write = _too_late
         if not request.head_is_out:
             request.head_is_out = True
-            if request.head is not None:
+            head = request.head
+            if head is not None:
                 try:
-                    start_response(*request.head)
+                    start_response(head[0], head[1])
                 except BaseException:  # the server finds a header wrong, and will not see the response
                     _wsgi_bodies.close(result)
                     raise
@@ -289,11 +318,12 @@ class RequestTimeoutMiddleware:
         """Set how long the request may run; or what is to serve it instead."""
         settings = self.settings
         path = target(environ).path if self._timeouts.needs_path else b""
+        request.timeout, request.deadline = None, inf
         if self._exempt.match(path):
             return self.app
         wait = None
         if settings.wait_timeout is not None:
-            wait = self._waits.read(environ.get("HTTP_X_REQUEST_START", ""), time.time())
+            wait = self.waits.read(environ.get("HTTP_X_REQUEST_START", ""), time.time())
         verdict = _budget.decide(
             settings,
             wait=wait,
@@ -307,7 +337,7 @@ class RequestTimeoutMiddleware:
                 wait,
             ),
         )
-        request.wait, request.timeout = verdict.wait, verdict.timeout
+        request.judged_wait, request.timeout = verdict.wait, verdict.timeout
         if isinstance(verdict, _budget.Expired):
             request.move_to(State.EXPIRED)
             self.observers.tell(request, State.EXPIRED)

@@ -41,6 +41,9 @@ class LogObserver:
     def __init__(self) -> None:
         #: Whether INFO is enabled: what a request asks before it makes any event.
         self.is_attentive = partial(logger.isEnabledFor, logging.INFO)
+        #: What the logger remembers of its own answers, level by level, until somebody changes one.
+        #: Looked up where a call would cost as much as all else that a request pays for.
+        self.attention: Mapping[int, bool] = getattr(logger, "_cache", {logging.INFO: True})
 
     def wants(self, state: StrEnum) -> bool:
         """Whether a line at this state's level would be written."""
