@@ -39,7 +39,7 @@ from hostline.errors import RequestExpiryError, RequestTimeoutError, RequestTime
 from hostline.settings import RequestTimeoutOptions, RequestTimeoutSettings
 
 _NO_TASK = "hostline guards requests that run in a task of asyncio's; this one runs in none."
-_READY, _COMPLETED, _TIMED_OUT = State.READY, State.COMPLETED, State.TIMED_OUT
+_COMPLETED, _TIMED_OUT = State.COMPLETED, State.TIMED_OUT
 
 
 class RequestTimeoutMiddleware:
@@ -112,8 +112,7 @@ class RequestTimeoutMiddleware:
             request.timeout = timeout
         if self.is_attended():
             request.is_attended = True
-            request.find_route_in(scope)
-            self.observers.tell(request, _READY)
+            self.observers.begin(request, scope)
         request.task = task = current_task(loop)
         if task is None:
             raise RuntimeError(_NO_TASK)
@@ -247,8 +246,7 @@ class RequestTimeoutMiddleware:
             return
         if self.is_attended():
             request.is_attended = True
-            request.find_route_in(scope)
-            self.observers.tell(request, _READY)
+            self.observers.begin(request, scope)
         token = current_request.set(request)
         error: BaseException | None = None
         try:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 # Whether it does is tried out when it matters (_wait_probe); before, it is known not to.
 _SIGNALS_MAY_END_WAITS = sys.version_info >= (3, 15)
 _NONE: Claims = {}
-_READY, _COMPLETED = State.READY, State.COMPLETED
+_COMPLETED = State.COMPLETED
 # Threads are met once each; their identities recur, but a server that makes one for each
 # connection may show thousands.
 _MOST_THREADS_MET = 1_000
@@ -210,8 +210,7 @@ class RequestTimeoutMiddleware:
             request.timeout = lane.timeout
         is_attended = self._is_attended()
         if is_attended:
-            request.find_route_in(environ)
-            self.observers.tell(request, _READY)
+            self.observers.begin(request, environ)
         request.server_start = start_response
         result: Iterable[bytes] = ()
         claims = _NONE
