@@ -4,7 +4,6 @@ import itertools
 import os
 import re
 import threading
-from time import monotonic
 
 import pytest
 from hypothesis import given
@@ -18,6 +17,7 @@ from hostline._requests import (
     clean_request_id,
     reporter,
 )
+from timeouts import BareRequest as Request
 from timeouts import eventually, switch_interval
 
 LEGAL = {
@@ -30,29 +30,10 @@ LEGAL = {
 FINAL = {State.COMPLETED, State.EXPIRED, State.TIMED_OUT}
 
 
-class Request(RequestDetails):
-    """The least that a protocol adds."""
-
-    wait = None
-
-    def __init__(self, given_id="", method="GET", path="/"):
-        super().__init__()
-        self.started = monotonic()
-        self.method = method
-        self.given_id = given_id
-        self._path = path
-
-    @property
-    def path(self):
-        return self._path
-
-    def _raw_id(self):
-        return self.given_id
-
-
 def _in_state(state):
     request = Request()
-    request.state = state
+    if state is not State.READY:  # as every request begins
+        request.state = state
     return request
 
 
@@ -92,7 +73,7 @@ def test_a_protocol_must_say_where_the_path_and_the_id_are():
 
 
 def test_repr():
-    assert repr(Request(path="/a b")) == "<Request GET '/a b' ready>"
+    assert repr(Request(path="/a b")) == "<BareRequest GET '/a b' ready>"
 
 
 # Ids

@@ -81,6 +81,26 @@ def in_thread(call: Callable[[], Any]) -> Any:
     return answer
 
 
+class BareRequest(RequestDetails):
+    """The least that a protocol adds."""
+
+    wait: float | None = None
+
+    def __init__(self, given_id: str = "", method: str = "GET", path: str = "/") -> None:
+        super().__init__()
+        self.started = time.monotonic()
+        self.method = method
+        self.given_id = given_id
+        self._path = path
+
+    @property
+    def path(self) -> str:
+        return self._path
+
+    def _raw_id(self) -> str:
+        return self.given_id
+
+
 class Recorder:
     """An observer that remembers."""
 

@@ -136,8 +136,7 @@ class RequestTimeoutMiddleware:
         request.is_heard_of = is_attended or is_judged
         if is_attended:
             request.is_attended = True
-            request.find_route_in(scope)
-            self.observers.tell(request, _READY)
+            self.observers.begin(request, scope)
         request.task = task = current_task(loop)
         if task is None:
             raise RuntimeError(_NO_TASK)
@@ -274,8 +273,7 @@ class RequestTimeoutMiddleware:
             return
         if self.is_attended():
             request.is_attended = True
-            request.find_route_in(scope)
-            self.observers.tell(request, _READY)
+            self.observers.begin(request, scope)
         token = current_request.set(request)
         error: BaseException | None = None
         try:

@@ -9,7 +9,7 @@ by the reporter's when it has timed out. hostline's own sinks that cannot block 
 The threads and queues are those of :mod:`threading` and :mod:`queue`, not native ones: under
 gevent they are greenlets, and what an observer waits for is then gevent's too.
 
-Imports: ``_requests``.
+Imports: ``_heartbeat``, ``_requests``, ``_routes``.
 """
 
 import atexit
@@ -23,7 +23,9 @@ from enum import StrEnum
 from time import monotonic
 from typing import Any, Protocol
 
+from hostline._heartbeat import heartbeat
 from hostline._requests import RequestDetails, RequestEvent, State, reporter
+from hostline._routes import Source
 
 logger = logging.getLogger("hostline")
 
@@ -34,7 +36,7 @@ LAST_WORDS = 1.0
 #: How often it is said how many events were dropped.
 _DROPS_TOLD_EVERY = 60.0
 
-_READY, _COMPLETED = State.READY, State.COMPLETED
+_READY, _ACTIVE, _COMPLETED = State.READY, State.ACTIVE, State.COMPLETED
 
 
 class Event(Protocol):
@@ -155,11 +157,18 @@ class Observers:
         return bool(self._observers)
 
     def _are_attentive(self) -> bool:
-        return self.want(_READY) or self.want(_COMPLETED)
+        return any(map(self.want, (_READY, _COMPLETED, _ACTIVE)))
 
     def want(self, state: StrEnum) -> bool:
         """Whether anybody wants to hear of it just now."""
         return any(each.wants(state) for each in self._observers)
+
+    def begin(self, request: RequestDetails, source: Source) -> None:
+        """A request begins, and somebody is attentive. ``source`` is its environ or scope."""
+        request.find_route_in(source)
+        if self.want(_ACTIVE):
+            heartbeat.add(request, self.tell)
+        self.tell(request, _READY)
 
     def tell(self, request: RequestDetails, state: State) -> None:
         """Tell of a request that enters a state."""

@@ -130,14 +130,7 @@ class RequestDetails(Abortable):
     def find_route_in(self, source: _routes.Source) -> None:
         """Have the route known, from here on to the end."""
         self.routing = source
-        on_end = self.on_end
-
-        def note_route() -> None:
-            self.note_route()
-            if on_end is not None:
-                on_end()
-
-        self.on_end = note_route
+        self.at_end(self.note_route)
 
     def note_route(self) -> None:
         """Remember the route, and let go of where it was found."""
@@ -172,8 +165,17 @@ class RequestDetails(Abortable):
             return False
         if not _MOVES[state]:
             return self.end(state)
-        self.state = state
-        return True
+        # Its end may come just now, in another thread; one step, so that it stands.
+        return self.__dict__.setdefault("state", state) is state
+
+    def at_end(self, call: Callable[[], object]) -> None:
+        """Have this done too when it ends, whichever way."""
+        before = self.on_end
+        self.on_end = call if before is None else lambda: (before(), call())
+
+    def report(self, job: Callable[[], object]) -> None:
+        """Have something told soon, by a thread that has nothing better to do."""
+        reporter.submit(job)
 
     def end(self, state: State) -> bool:
         """Enter a final state, as every other state may; False where it has ended already.

@@ -234,8 +234,7 @@ class RequestTimeoutMiddleware:
         except KeyError:  # some logger's level has been changed since
             is_attended = self._is_attended()
         if is_attended:
-            request.find_route_in(environ)
-            self.observers.tell(request, _READY)
+            self.observers.begin(request, environ)
         request.server_start = start_response
         result: Iterable[bytes] = ()
         claims = _NONE
