@@ -108,7 +108,7 @@ class BendableRequest(LoopRequest):
 
     @property
     def has_left(self) -> bool:
-        return self.ended is not None and (self.state is not _TIMED_OUT or self.came_back)
+        return self.ended is not None and (self.outcome is not _TIMED_OUT or self.came_back)
 
     @property
     def next_deadline(self) -> float:
@@ -174,7 +174,7 @@ class BendableRequest(LoopRequest):
 
     async def fall_due_now(self) -> None:
         """Let this task be cancelled here."""
-        if self.state is _TIMED_OUT:
+        if self.outcome is _TIMED_OUT:
             await anyio.lowlevel.checkpoint()
 
     # Blocks

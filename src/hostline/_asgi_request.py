@@ -96,19 +96,19 @@ class AsgiRequest(BendableRequest, Breakable):
     # Not `async def`, which would put a coroutine of ours around each of the server's.
     def send(self, message: Message) -> Awaitable[None]:
         """What the app gets as ``send``."""
-        if self.state is _TIMED_OUT and self.guard.breaks:
+        if self.outcome is _TIMED_OUT and self.guard.breaks:
             return nowhere()
         kind = message["type"]
         if kind == "http.response.start":
             self.response_started = True
         elif kind == "http.response.body":
-            if "more_body" in message and message["more_body"]:
+            if message.get("more_body"):
                 self._go_on_streaming()
             elif self.is_heard_of or self.timer is not None or self.ended is not None:
                 self.complete()
             else:  # the same, where nobody listens
                 self.claims.pop(self, False)
-                self.state = _COMPLETED
+                self.outcome = _COMPLETED
                 self.ended = monotonic()
         elif kind == "http.response.pathsend":  # an extension: a body by the name of its file
             self.complete()
@@ -172,7 +172,7 @@ class AsgiRequest(BendableRequest, Breakable):
 
     def is_overdue(self) -> bool:
         """Whether its time has come, and its code has not come back and is to be broken."""
-        is_out = self.ended is None or (self.state is _TIMED_OUT and not self.came_back)
+        is_out = self.ended is None or (self.outcome is _TIMED_OUT and not self.came_back)
         return is_out and self.guard.breaks and self.deadline <= monotonic() and not self.is_held_back()
 
     def expire_in_step(self, frame: FrameType | None) -> bool:

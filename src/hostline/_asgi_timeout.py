@@ -41,8 +41,9 @@ from hostline.errors import RequestExpiryError, RequestTimeoutError, RequestTime
 from hostline.settings import RequestTimeoutOptions, RequestTimeoutSettings
 
 _NO_TASK = "hostline guards requests that run in a task of asyncio's; this one runs in none."
+_NOT_YET: State | None = None
 _INFO = logging.INFO
-_READY, _COMPLETED, _TIMED_OUT = State.READY, State.COMPLETED, State.TIMED_OUT
+_COMPLETED, _TIMED_OUT = State.COMPLETED, State.TIMED_OUT
 
 
 class RequestTimeoutMiddleware:
@@ -103,7 +104,7 @@ class RequestTimeoutMiddleware:
         request.method = scope["method"]
         request._path = scope["path"]
         request._headers = headers = scope["headers"]
-        request.state = _READY
+        request.outcome = _NOT_YET
         request.ended = request.stamp = request.timer = None
         request.came_back = request.response_started = False
         timeout = self._timeout
@@ -155,13 +156,13 @@ class RequestTimeoutMiddleware:
         except BaseException as error:
             if request.has_given_up:
                 request.give_up()  # a thread of its has, and nobody has answered yet
-            if request.state is not _TIMED_OUT or not self.breaks:
+            if request.outcome is not _TIMED_OUT or not self.breaks:
                 request.complete()
                 raise
             await self._end(request, cancelling, error)
         else:
-            if request.state is not _COMPLETED:
-                if request.state is _TIMED_OUT and self.breaks:
+            if request.outcome is not _COMPLETED:
+                if request.outcome is _TIMED_OUT and self.breaks:
                     await self._end(request, cancelling, None)
                 else:
                     request.complete()
@@ -278,7 +279,7 @@ class RequestTimeoutMiddleware:
         error: BaseException | None = None
         try:
             error = await request.run(self.app, scope)
-            if request.state is _TIMED_OUT and self.breaks:
+            if request.outcome is _TIMED_OUT and self.breaks:
                 await self._conclude(request, error)
             elif error is not None:
                 raise error

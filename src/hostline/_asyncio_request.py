@@ -8,7 +8,7 @@ import asyncio
 from asyncio import CancelledError, current_task
 from collections.abc import Awaitable, Callable
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hostline import _slow, _stacks
 from hostline._asgi_exchange import Message
@@ -39,7 +39,12 @@ class AsyncioRequest(AsgiRequest):
 
     # CPython before 3.13 makes an object far sooner without an __init__ of its class's: what
     # there is to be set, the guard sets.
-    __init__ = object.__init__
+    if TYPE_CHECKING:
+
+        def __init__(self) -> None: ...
+
+    else:
+        __init__ = object.__init__
 
     def _withdraw(self) -> None:
         self.claims.pop(self, False)

@@ -183,7 +183,7 @@ class ThreadRequest(ThreadCall, GuardedRequest):
 
     @property
     def has_left(self) -> bool:
-        return self.came_back or (self.ended is not None and self.state is not State.TIMED_OUT)
+        return self.came_back or (self.ended is not None and self.outcome is not State.TIMED_OUT)
 
     def survives_fork(self) -> bool:
         """Whether this is the request that forked."""

@@ -147,7 +147,7 @@ class PoolCall(ThreadCall):
         self.thread_id = get_ident()
         try:
             self._calls[request] = True
-            if self._owner.state is State.TIMED_OUT and not self._owner.is_held_back():
+            if self._owner.outcome is State.TIMED_OUT and not self._owner.is_held_back():
                 raise RequestTimeoutException  # noqa: TRY301 - all ends meet below
             result = self._function(*args, **kwargs)
             if self._calls.pop(self, False):
@@ -166,7 +166,7 @@ class PoolCall(ThreadCall):
     def _come_back(self) -> bool:
         """Whether it was broken off; nothing of it can reach the thread any more."""
         is_own = self._calls.pop(self, False)
-        if is_own and self._owner.state is not State.TIMED_OUT:
+        if is_own and self._owner.outcome is not State.TIMED_OUT:
             return False
         self.disarm()
         return not is_own

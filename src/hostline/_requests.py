@@ -78,8 +78,11 @@ class RequestDetails(Abortable):
     timeout: float | None
     #: The :func:`time.monotonic` instant at which it is aborted; infinity: never.
     deadline: float
-    state: State
+    #: The final state that it has entered; None: it has not ended.
+    outcome: State | None
     ended: float | None
+    #: Whether it has been told of as running. Of no meaning when it has ended.
+    is_active = False
     #: Whether this timeout asked the process to end (``term_on_timeout``).
     term: bool = False
     #: Called when it ends, whichever way.
@@ -94,8 +97,15 @@ class RequestDetails(Abortable):
         """For those that are not made on a hot path, which writes all this itself."""
         self.timeout = None
         self.deadline = inf
-        self.state = _READY
+        self.outcome = None
         self.ended = None
+
+    @property
+    def state(self) -> State:
+        """Where it stands."""
+        if self.outcome is not None:
+            return self.outcome
+        return State.ACTIVE if self.is_active else State.READY
 
     @property
     def wait(self) -> float | None:
@@ -165,8 +175,8 @@ class RequestDetails(Abortable):
             return False
         if not _MOVES[state]:
             return self.end(state)
-        # Its end may come just now, in another thread; one step, so that it stands.
-        return self.__dict__.setdefault("state", state) is state
+        self.is_active = state is State.ACTIVE
+        return self.outcome is None  # its end may have come just now, in another thread
 
     def at_end(self, call: Callable[[], object]) -> None:
         """Have this done too when it ends, whichever way."""
@@ -184,7 +194,7 @@ class RequestDetails(Abortable):
         """
         if self.ended is not None:
             return False
-        self.state = state
+        self.outcome = state
         self.ended = monotonic()
         if self.on_end is not None:
             self.on_end()

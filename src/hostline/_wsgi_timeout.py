@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 # Whether it does is tried out when it matters (_wait_probe); before, it is known not to.
 _SIGNALS_MAY_END_WAITS = sys.version_info >= (3, 15)
 _NONE: Claims = {}
-_READY, _COMPLETED = State.READY, State.COMPLETED
+_COMPLETED = State.COMPLETED
 _INFO = logging.INFO
 # Threads are met once each; their identities recur, but a server that makes one for each
 # connection may show thousands.
@@ -63,7 +63,12 @@ class WsgiRequest(ThreadRequest):
 
     # CPython before 3.13 makes an object far sooner without an __init__ of its class's: what
     # there is to be set, the guard sets.
-    __init__ = object.__init__
+    if TYPE_CHECKING:
+
+        def __init__(self) -> None: ...
+
+    else:
+        __init__ = object.__init__
 
     @property
     def path(self) -> str:
@@ -198,8 +203,7 @@ class RequestTimeoutMiddleware:
         request.started = started = monotonic()
         request.guard = self
         request.thread_id = thread_id
-        request.state = _READY
-        request.ended = request.head = request.stamp = None
+        request.outcome = request.ended = request.head = request.stamp = None
         request.head_is_out = False
         request.method = environ["REQUEST_METHOD"]
         try:
@@ -254,7 +258,7 @@ class RequestTimeoutMiddleware:
                 result = self._begun(request, result, environ)
             if claims.pop(request, False) or watchdog.reclaim(request):
                 if is_list and not is_attended and not is_judged:  # as `end` does, to which nobody listens
-                    request.state = _COMPLETED
+                    request.outcome = _COMPLETED
                     request.ended = monotonic()
                 elif not request.is_stream:
                     request.end(_COMPLETED)
