@@ -8,7 +8,17 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks import api_cost, asgi_cost, due_at_once, in_flight, lateness, servers, wsgi_cost
+from benchmarks import (
+    api_cost,
+    asgi_cost,
+    django_cost,
+    due_at_once,
+    footprint,
+    in_flight,
+    lateness,
+    servers,
+    wsgi_cost,
+)
 from benchmarks.results import Report, machine, versions
 from benchmarks.scale import FULL, SMOKE, Scale
 
@@ -17,10 +27,12 @@ Part = Callable[[Scale, Report, Callable[[str, float], object]], None]
 PARTS: dict[str, Part] = {
     "wsgi": wsgi_cost.run,
     "asgi": asgi_cost.run,
+    "django": django_cost.run,
     "api": api_cost.run,
     "in-flight": in_flight.run,
     "due-at-once": due_at_once.run,
     "lateness": lateness.run,
+    "footprint": footprint.run,
     "servers": servers.run,
 }
 

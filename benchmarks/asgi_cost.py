@@ -11,6 +11,7 @@ from time import process_time
 from typing import Any
 
 import anyio
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from benchmarks import loops
 from benchmarks.results import Report, Table
@@ -28,7 +29,8 @@ BARE, NOTHING = "bare app", "do-nothing middleware"
 HOST_MATCHING, HOST_REDIRECTING = "canonical host, matching", "canonical host, redirecting (no app)"
 TIMEOUT, BOTH = "request timeout, defaults", "both"
 ASYNCIO_TIMEOUT, FAIL_AFTER = "reference: async with asyncio.timeout()", "reference: with anyio.fail_after()"
-FASTAPI_TIMEOUT = "reference: fastapi-timeout"
+WAIT_FOR, CALL_LATER = "reference: asyncio.wait_for()", "reference: loop.call_later() and cancel()"
+FASTAPI_TIMEOUT, TRUSTED_HOST = "reference: fastapi-timeout", "reference: Starlette's TrustedHostMiddleware"
 
 
 class DoNothing:
@@ -53,6 +55,22 @@ async def under_fail_after(scope: Any, receive: Any, send: Any) -> None:
         await asgi_app(scope, receive, send)
 
 
+async def under_wait_for(scope: Any, receive: Any, send: Any) -> None:
+    await asyncio.wait_for(asgi_app(scope, receive, send), 15)
+
+
+async def under_call_later(scope: Any, receive: Any, send: Any) -> None:
+    timer = asyncio.get_running_loop().call_later(15, _give_up)
+    try:
+        await asgi_app(scope, receive, send)
+    finally:
+        timer.cancel()
+
+
+def _give_up() -> None:
+    raise AssertionError("no request takes that long here")
+
+
 def apps() -> dict[str, Any]:
     """What is compared."""
     compared = {
@@ -64,6 +82,9 @@ def apps() -> dict[str, Any]:
         BOTH: CanonicalHostMiddleware(RequestTimeoutMiddleware(asgi_app), HOST),
         ASYNCIO_TIMEOUT: under_asyncio_timeout,
         FAIL_AFTER: under_fail_after,
+        WAIT_FOR: under_wait_for,
+        CALL_LATER: under_call_later,
+        TRUSTED_HOST: TrustedHostMiddleware(asgi_app, [HOST]),
     }
     if TimeoutMiddleware is not None:
         compared[FASTAPI_TIMEOUT] = TimeoutMiddleware(asgi_app, timeout_seconds=15)

@@ -19,8 +19,8 @@ METHOD = (
     "them. Deadlines and lateness: the monotonic clock."
 )
 _PACKAGES = (
-    *("anyio", "fastapi-timeout", "gunicorn", "hostline", "httptools", "starlette", "uvicorn", "uvloop"),
-    "werkzeug",
+    *("anyio", "django", "django-enforce-host", "fastapi-timeout", "granian", "gunicorn", "hostline"),
+    *("httptools", "starlette", "uvicorn", "uvloop", "werkzeug"),
 )
 
 _FORMATS: Mapping[str, Callable[[float], str]] = {
@@ -28,6 +28,7 @@ _FORMATS: Mapping[str, Callable[[float], str]] = {
     "us": lambda seconds: f"{seconds * 1e6:,.1f} us",
     "ms": lambda seconds: f"{seconds * 1e3:,.2f} ms",
     "x": lambda ratio: f"{ratio:.2f} x",
+    "B": lambda size: f"{size:,.0f} B",
     "%": lambda ratio: f"{ratio:.1%}",
     "/s": lambda rate: f"{rate:,.0f} /s",
 }

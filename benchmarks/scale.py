@@ -21,7 +21,7 @@ class Scale:
 FULL = Scale(
     rounds=600,
     requests=200,
-    in_flight=(1, 1_000, 10_000),
+    in_flight=(1, 100, 10_000, 100_000),
     deadlines=100_000,
     due_in=1.5,
     hung_requests=10_000,

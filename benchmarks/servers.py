@@ -35,6 +35,7 @@ _APPS = {_BARE: "bare", "bare again": "bare", _BOTH: "both"}
 _COMMANDS: dict[str, tuple[str, list[str]]] = {
     "uvicorn (uvloop)": ("asgi", ["uvicorn", "--log-level=warning", "--no-access-log", "--loop=uvloop"]),
     "uvicorn (asyncio)": ("asgi", ["uvicorn", "--log-level=warning", "--no-access-log", "--loop=asyncio"]),
+    "granian (asgi)": ("asgi", ["granian", "--interface=asgi", "--log-level=warning"]),
     "gunicorn gthread": (
         "wsgi",
         ["gunicorn", "--log-level=warning", "--worker-class=gthread", "--threads=4"],
@@ -140,7 +141,11 @@ def processor_time(pid: int) -> float | None:
 def serving(command: list[str], app: str) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     """A server of the app on a free port of the loopback interface, started but perhaps not ready."""
     port = _free_port()
-    address = ["--bind", f"{_ADDRESS}:{port}"] if command[0] == "gunicorn" else ["--port", str(port)]
+    address = {
+        "gunicorn": ["--bind", f"{_ADDRESS}:{port}"],
+        "granian": ["--host", _ADDRESS, "--port", str(port)],
+        "uvicorn": ["--port", str(port)],
+    }[command[0]]
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_ROOT), *filter(None, sys.path)])}
     arguments = [sys.executable, "-m", *command, *address, app]
     server = subprocess.Popen(arguments, cwd=_ROOT, env=environ, stdin=subprocess.DEVNULL)

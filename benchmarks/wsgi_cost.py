@@ -3,6 +3,7 @@
 # ruff: noqa: ARG001 - an app has the signature of its protocol
 
 import signal
+import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ from benchmarks.traffic import BODY, HEROKU, HOST, PLAIN, environ, start_respons
 from hostline.wsgi import CanonicalHostMiddleware, RequestTimeoutMiddleware
 
 BARE, NOTHING, ITIMER = "bare app", "do-nothing middleware", "reference: signal.setitimer, set and clear"
+TIMER = "reference: a threading.Timer per request"
 HOST_MATCHING, HOST_REDIRECTING = "canonical host, matching", "canonical host, redirecting (no app)"
 TIMEOUT, BOTH = "request timeout, defaults", "both"
 
@@ -38,6 +40,22 @@ def under_itimer(environ: Any, start_response: Any) -> list[bytes]:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
+def under_timer(environ: Any, start_response: Any) -> list[bytes]:
+    """The app, with a thread that waits beside it."""
+    timer = threading.Timer(15, _give_up)
+    timer.start()
+    try:
+        start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(BODY)))])
+        return [BODY]
+    finally:
+        timer.cancel()
+        timer.join()  # or the threads of all rounds would be there at once
+
+
+def _give_up() -> None:
+    raise AssertionError("no request takes that long here")
+
+
 def apps() -> dict[str, Any]:
     """What is compared."""
     return {
@@ -48,6 +66,7 @@ def apps() -> dict[str, Any]:
         TIMEOUT: RequestTimeoutMiddleware(wsgi_app),
         BOTH: CanonicalHostMiddleware(RequestTimeoutMiddleware(wsgi_app), HOST),
         ITIMER: under_itimer,
+        TIMER: under_timer,
     }
 
 
