@@ -3,6 +3,9 @@
 import sys
 from pathlib import Path
 
+from pygments.lexers.special import TextLexer
+from sphinx.application import Sphinx
+
 import hostline
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
@@ -23,3 +26,8 @@ autodoc_typehints = "none"
 nitpick_ignore_regex = [("py:.*", r"time\..*")]
 myst_heading_anchors = 2
 myst_enable_extensions = ["deflist"]  # the reference of the API
+
+
+def setup(app: Sphinx) -> None:
+    """GitHub knows HAProxy's configuration, and Pygments does not."""
+    app.add_lexer("haproxy", TextLexer)
