@@ -1,7 +1,8 @@
-"""The pages of the documentation as a test sees them: fenced blocks, and what they set."""
+"""The pages of the documentation as a test sees them: fenced blocks, what they set, and what can try them."""
 
 import re
 import shlex
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,12 @@ def variables_in(data: Any) -> Iterator[tuple[str, str]]:
     elif isinstance(data, list):
         for each in data:
             yield from variables_in(each)
+
+
+def proxy(name: str) -> str | None:
+    """Where a proxy's program is: on the PATH, among a system's own, or where `tools/nginx` puts it."""
+    places = (None, "/usr/local/sbin:/usr/sbin", str(ROOT / "build" / "nginx" / "usr" / "sbin"))
+    return next((found for path in places if (found := shutil.which(name, path=path))), None)
 
 
 def _is_assignment(word: str) -> bool:

@@ -3,7 +3,6 @@
 import configparser
 import json
 import re
-import shutil
 import subprocess
 import tomllib
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from docs_pages import PAGES, ROOT, Block, assignments, blocks, variables_in
+from docs_pages import PAGES, ROOT, Block, assignments, blocks, proxy, variables_in
 from hostline.settings import CanonicalHostSettings, RequestTimeoutSettings, check_environment
 
 _SETTINGS = (*CanonicalHostSettings.settings(), *RequestTimeoutSettings.settings())
@@ -87,7 +86,7 @@ def test_what_a_change_leads_to_runs(block, tmp_path):
 
 
 def _proxy(name: str) -> str:
-    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
+    found = proxy(name)
     if found is None:
         pytest.skip(f"{name} is not here, so its configuration in the docs is not checked")
     return found

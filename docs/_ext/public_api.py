@@ -1,4 +1,4 @@
-"""The directive ``public-api``: what a module lets others import, from its ``__all__`` and docstrings.
+"""The directive ``public-api``: what a module lets others import, from ``__all__`` and the docstrings.
 
 Made anew by every build. A name that is added to ``__all__`` is in the reference without
 another word; a module is added by a line in ``docs/reference/api.md``.
@@ -31,8 +31,8 @@ class PublicApi(SphinxDirective):
 
 
 def _directives(module: ModuleType, left_out: list[str]) -> Iterator[str]:
-    if not left_out:  # else the module is described elsewhere, and so are those names
-        yield from (f".. automodule:: {module.__name__}", "   :no-members:", "")
+    # The module's own docstring is for who works on it.
+    yield from (f".. py:module:: {module.__name__}", "")
     for name in module.__all__:
         if name not in left_out and not name.startswith("__"):
             value = getattr(module, name)
