@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-HOW_TOS = sorted((ROOT / "docs" / "how-to").glob("*.md"))
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+from docs_pages import PAGES, README, ROOT, blocks_of
 
-_BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+HOW_TOS = sorted((ROOT / "docs" / "how-to").glob("*.md"))
 
 # What a reader's Django project would bring.
 _DJANGO_SETTINGS = """
@@ -24,17 +22,16 @@ urlpatterns = []
 
 
 def _blocks(page: Path) -> list[str]:
-    return _BLOCK.findall(page.read_text())
+    return [block.text for block in blocks_of(page) if block.language == "python"]
 
 
 def _script(page: Path) -> str:
     """The blocks of a page as one program, each line where it stands on the page."""
-    text = page.read_text()
-    lines = [""] * (text.count("\n") + 1)
-    for match in _BLOCK.finditer(text):
-        first = text.count("\n", 0, match.start(1))
-        block = match.group(1).splitlines()
-        lines[first : first + len(block)] = block
+    lines = [""] * (page.read_text().count("\n") + 1)
+    for block in blocks_of(page):
+        if block.language == "python":
+            code = block.text.splitlines()
+            lines[block.line - 1 : block.line - 1 + len(code)] = code
     return "\n".join(lines)
 
 
@@ -44,22 +41,37 @@ def _id(page: Path) -> str:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if _blocks(page)], ids=_id)
 def test_python_blocks_run(page, tmp_path):
-    (tmp_path / "project_settings.py").write_text(_DJANGO_SETTINGS)
-    (tmp_path / "app.py").write_text(_script(page))
+    _run(page, tmp_path)
+
+
+def test_the_tutorial_prints_what_it_says(tmp_path):
+    printed = _run(ROOT / "docs" / "tutorial.md", tmp_path)
+    told = [block.text for block in blocks_of(ROOT / "docs" / "tutorial.md") if block.language == "text"]
+    # What is logged is told by another thread, and not quite the same each time.
+    told = [text for text in told if not text.startswith("source=hostline")]
+    assert told
+    assert [text for text in told if text not in printed] == []
+
+
+def _run(page: Path, folder: Path) -> str:
+    """What the page's program prints."""
+    (folder / "project_settings.py").write_text(_DJANGO_SETTINGS)
+    (folder / "app.py").write_text(_script(page))
     run = subprocess.run(
         [sys.executable, "-W", "error", "app.py"],
-        cwd=tmp_path,
+        cwd=folder,
         env={**os.environ, "DJANGO_SETTINGS_MODULE": "project_settings"},
         capture_output=True,
         text=True,
         timeout=30,
     )
     assert run.returncode == 0, f"{page.name}: {run.stderr}"
+    return run.stdout
 
 
 def _lines_to_add() -> list[str]:
     """The code in the second column of README's table, without what its text elides."""
-    text = (ROOT / "README.md").read_text()
+    text = README.read_text()
     table = text.split("| framework | line |\n|---|---|\n")[1].split("\n\n")[0]
     return [code for row in table.splitlines() for code in re.findall(r"`([^`]+)`", row.split("|")[2])]
 
@@ -72,10 +84,10 @@ def test_the_line_to_add_is_one_that_a_how_to_runs(line):
 
 
 def test_readme_is_short():
-    assert len((ROOT / "README.md").read_text().splitlines()) <= 110
+    assert len(README.read_text().splitlines()) <= 110
 
 
 @pytest.mark.parametrize("page", sorted({*PAGES, *ROOT.glob("*.md")}), ids=_id)
 def test_links_lead_somewhere(page):
-    targets = re.findall(r"\]\(([^)#:]+?)(?:#[^)]*)?\)", page.read_text())
+    targets = re.findall(r"\]\(([^)#:\s]+?)(?:#[^)]*)?\)", page.read_text())
     assert [target for target in targets if not (page.parent / target).exists()] == []
