@@ -65,6 +65,11 @@ def run(scale: Scale, report: Report, show: Callable[[str, float], object]) -> N
         requests=scale.requests // 10 or 1,
         show=partial(show, "Django"),
     )
-    columns = [("Django, Heroku's 9 headers", ""), ("in all", "us"), ("added", "us"), ("quartiles apart", "us")]
+    columns = [
+        ("Django, Heroku's 9 headers", ""),
+        ("in all", "us"),
+        ("added", "us"),
+        ("quartiles apart", "us"),
+    ]
     rows = [[name, cost.whole, cost.added, cost.spread] for name, cost in costs.items()]
     report.add(Table("What the guards add to a request of Django's", columns, rows))

@@ -5,7 +5,10 @@
 import signal
 import threading
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from functools import partial
+from threading import get_ident
+from time import monotonic
 from typing import Any
 
 from benchmarks.results import Report, Table
@@ -16,6 +19,7 @@ from hostline.wsgi import CanonicalHostMiddleware, RequestTimeoutMiddleware
 
 BARE, NOTHING, ITIMER = "bare app", "do-nothing middleware", "reference: signal.setitimer, set and clear"
 TIMER = "reference: a threading.Timer per request"
+LEAST = "reference: the least that any guard has to do"
 HOST_MATCHING, HOST_REDIRECTING = "canonical host, matching", "canonical host, redirecting (no app)"
 TIMEOUT, BOTH = "request timeout, defaults", "both"
 
@@ -28,6 +32,39 @@ class DoNothing:
 
     def __call__(self, environ: Any, start_response: Any) -> Any:
         return self.app(environ, start_response)
+
+
+class Request:
+    """What is known of a request by :class:`Least`."""
+
+    deadline: float
+    thread_id: int
+
+
+_entries: dict[Request, bool] = {}
+_current: ContextVar[Request | None] = ContextVar("benchmarks.request", default=None)
+
+
+class Least:
+    """What no guard of this kind can be spared, and nothing else: it would neither abort nor answer.
+
+    An object that the app can find, a clock, a claim entered and withdrawn.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    def __call__(self, environ: Any, start_response: Any) -> Any:
+        request = environ["benchmarks.request"] = Request()
+        request.deadline = monotonic() + 15
+        request.thread_id = get_ident()
+        token = _current.set(request)
+        try:
+            _entries[request] = True
+            return self.app(environ, start_response)
+        finally:
+            _entries.pop(request, False)
+            _current.reset(token)
 
 
 def under_itimer(environ: Any, start_response: Any) -> list[bytes]:
@@ -65,6 +102,7 @@ def apps() -> dict[str, Any]:
         HOST_REDIRECTING: CanonicalHostMiddleware(wsgi_app, "elsewhere.example.com"),
         TIMEOUT: RequestTimeoutMiddleware(wsgi_app),
         BOTH: CanonicalHostMiddleware(RequestTimeoutMiddleware(wsgi_app), HOST),
+        LEAST: Least(wsgi_app),
         ITIMER: under_itimer,
         TIMER: under_timer,
     }

@@ -8,14 +8,14 @@ from sphinx.application import Sphinx
 
 import hostline
 
-sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+sys.path[:0] = [str(Path(__file__).parent / "_ext"), str(Path(__file__).parent.parent)]
 
 project = "hostline"
 author = "hostline contributors"
 copyright = "2026, hostline contributors"  # noqa: A001 - Sphinx's name
 version = release = hostline.__version__
 
-extensions = ["myst_parser", "public_api", "settings_table", "sphinx.ext.autodoc"]
+extensions = ["measured", "myst_parser", "public_api", "settings_table", "sphinx.ext.autodoc"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "hostline"
