@@ -1,9 +1,6 @@
 """What only ASGI has, for the canonical-host guard."""
 
-import importlib
 import inspect
-import re
-import sys
 
 import pytest
 from starlette.applications import Starlette
@@ -291,11 +288,3 @@ def test_under_a_mount_prefix():
 def test_under_a_root_path():
     client = TestClient(_starlette(host="example.com"), root_path="/pre", base_url="http://www.example.com")
     assert client.get("/x", follow_redirects=False).headers["location"] == "http://example.com/pre/x"
-
-
-def test_missing_starlette_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "starlette.types", None)
-    for module in ("hostline.asgi", "hostline._asgi_exchange", "hostline._asgi_timeout"):
-        monkeypatch.delitem(sys.modules, module)
-    with pytest.raises(ImportError, match=re.escape('pip install "hostline[asgi]"')):
-        importlib.import_module("hostline.asgi")

@@ -1,8 +1,6 @@
 """What only WSGI has, for the canonical-host guard."""
 
-import importlib
 import re
-import sys
 from wsgiref.validate import validator
 
 import pytest
@@ -135,11 +133,3 @@ def test_flask():
     assert got.headers["Location"] == "http://example.com:8000/a/b?c=d"
     assert client.get("/a/b", base_url="http://example.com").text == "a/b"
     assert client.get("/a/b").text == "a/b"
-
-
-def test_missing_werkzeug_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "werkzeug.datastructures", None)
-    for module in ("hostline.wsgi", "hostline._wsgi_exchange", "hostline._wsgi_timeout"):
-        monkeypatch.delitem(sys.modules, module)
-    with pytest.raises(ImportError, match=re.escape('pip install "hostline[wsgi]"')):
-        importlib.import_module("hostline.wsgi")

@@ -64,8 +64,6 @@ NEVER = {
     "_deadlines": set(chain(*LAYERS)) - {"_native"},  # it knows deadlines, not what they are for
     **dict.fromkeys(OF_WSGI, OF_ASGI),
     **dict.fromkeys(OF_ASGI, OF_WSGI),
-    # Django alone: neither Werkzeug nor Starlette may be needed.
-    "django": OF_WSGI | OF_ASGI,
 }
 
 # Beyond the standard library. A package that is not named here may import nothing foreign.
@@ -75,8 +73,6 @@ FOREIGN = {
     "_greenlets": {"gevent"},
     "_pool_threads": {"anyio"},
     "_trio_request": {"anyio"},
-    "_wsgi_exchange": {"werkzeug"},
-    "_asgi_exchange": {"anyio", "starlette"},
     "django": {"asgiref", "django"},
     "flask": {"flask"},
     "integrations": {"django", "httpx", "httpx2", "requests", "sqlalchemy"},

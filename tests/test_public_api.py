@@ -78,6 +78,12 @@ def test_package_is_typed():
     assert (Path(hostline.__file__).parent / "py.typed").is_file()
 
 
+@pytest.mark.parametrize("module", ("hostline.wsgi", "hostline.asgi"))
+def test_no_adapter_needs_a_framework(module):
+    missing = "sys.modules |= dict.fromkeys(('werkzeug', 'starlette', 'django', 'flask'))"
+    subprocess.run([sys.executable, "-c", f"import sys; {missing}; import {module}"], check=True)
+
+
 @pytest.mark.parametrize("module", ("hostline", "hostline.wsgi"))
 def test_no_sync_app_has_to_load_asyncio(module):
     """It takes as long to load as all of hostline."""

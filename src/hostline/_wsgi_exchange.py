@@ -1,19 +1,10 @@
-"""Reading an environ and writing a response, for both guards. Needs Werkzeug.
-
-Every WSGI framework but Django and Pyramid brings it; see ``hostline.django`` for Django.
-"""
+"""Reading an environ and writing a response, for both guards. Needs no framework."""
 
 from collections.abc import Iterable, Sequence
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-from hostline._responses import TEXT, Response
+from hostline._responses import TEXT, Response, preferred_type
 from hostline._targets import Target, wsgi_target
-
-try:
-    from werkzeug.datastructures import MIMEAccept
-    from werkzeug.http import parse_accept_header
-except ImportError as error:
-    raise ImportError('hostline.wsgi needs Werkzeug: pip install "hostline[wsgi]"') from error
 
 
 def octets(environ: WSGIEnvironment, key: str) -> bytes | None:
@@ -34,7 +25,7 @@ def target(environ: WSGIEnvironment) -> Target:
 
 def media_type(environ: WSGIEnvironment, offers: Sequence[str]) -> str:
     """Which of the offers the client likes best; plain text where it likes none of them."""
-    return parse_accept_header(environ.get("HTTP_ACCEPT"), MIMEAccept).best_match(offers, TEXT)
+    return preferred_type(environ.get("HTTP_ACCEPT", ""), offers) or TEXT
 
 
 def send(response: Response, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

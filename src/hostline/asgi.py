@@ -1,7 +1,7 @@
 """The guards as ASGI middlewares.
 
 An adapter reads the scope, asks ``_hosts`` and sends a ``_responses.Response``; it decides
-nothing. Needs Starlette for its types alone.
+nothing. Needs no framework.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """The guards as WSGI middlewares.
 
 An adapter reads the environ, asks ``_hosts`` and writes a ``_responses.Response``; it
-decides nothing. Needs Werkzeug, which every WSGI framework that is not Django has.
+decides nothing. Needs no framework.
 """
 
 from collections.abc import Iterable
