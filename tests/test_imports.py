@@ -25,6 +25,8 @@ LAYERS: tuple[set[str], ...] = (
     {"_host_kinds"},
     {"_options"},
     {"settings"},
+    {"_advice"},
+    {"_configuration", "_deployment"},
     {"_hosts", "_budget", "_requests"},
     {"_deadline_api"},
     {"_deadlines"},

@@ -10,11 +10,9 @@ Needs Django alone.
 """
 
 try:
-    import django.http  # noqa: F401 - to say at once which extra is missing
+    from hostline.django.canonical_host import CanonicalHostMiddleware
+    from hostline.django.request_timeout import RequestTimeoutMiddleware
 except ImportError as error:
     raise ImportError('hostline.django needs Django: pip install "hostline[django]"') from error
-
-from hostline.django.canonical_host import CanonicalHostMiddleware
-from hostline.django.request_timeout import RequestTimeoutMiddleware
 
 __all__ = ["CanonicalHostMiddleware", "RequestTimeoutMiddleware"]

@@ -3,7 +3,7 @@
 from django.apps import AppConfig
 from django.core.checks import register
 
-from hostline.django import checks
+from hostline.django.checks import check_configuration, check_deployment
 
 
 class HostlineConfig(AppConfig):
@@ -15,5 +15,5 @@ class HostlineConfig(AppConfig):
 
     def ready(self) -> None:
         """Register the checks."""
-        register(checks.check_configuration, "hostline")
-        register(checks.check_deployment, "hostline", deploy=True)
+        register(check_configuration, "hostline")
+        register(check_deployment, "hostline", deploy=True)
