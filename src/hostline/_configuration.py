@@ -4,20 +4,20 @@ A :class:`Configuration` is what can be known from outside of the app: the envir
 the defaults. Rendered as text for people and as JSON for programs; neither depends on the
 terminal.
 
-Imports: ``_advice``, ``_environment``, ``settings``.
+Imports: ``_advice``, ``_authority``, ``_environment``, ``_reports``, ``settings``.
 """
 
 import json
 import re
 import signal
-import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias, cast
 
 from hostline._advice import Advice, Situation, advice
 from hostline._authority import Authority
 from hostline._environment import Setting
+from hostline._reports import bullets, wrapped
 from hostline.errors import SettingsError
 from hostline.settings import CanonicalHostSettings, RequestTimeoutSettings, check_environment
 
@@ -30,7 +30,6 @@ _GUARDS: dict[str, type[CanonicalHostSettings | RequestTimeoutSettings]] = {
     "canonical host": CanonicalHostSettings,
     "request timeout": RequestTimeoutSettings,
 }
-_WIDTH = 100
 _INDENT = " " * 6
 
 
@@ -86,9 +85,9 @@ class Configuration:
     def _lines(self) -> Iterator[str]:
         for guard in _GUARDS:
             yield from _table(guard, [row for row in self.settings if row.guard == guard])
-        yield from _wrapped(NOTE if self.settings else "")
-        yield from _list("Warnings", (f"{each.text} [{each.id}]" for each in self.warnings))
-        yield from _list("Problems", self.problems)
+        yield from wrapped(NOTE if self.settings else "")
+        yield from bullets("Warnings", (f"{each.text} [{each.id}]" for each in self.warnings))
+        yield from bullets("Problems", self.problems)
 
 
 def _rows(guard: CanonicalHostSettings | RequestTimeoutSettings, environ: Mapping[str, str]) -> Iterator[Row]:
@@ -132,7 +131,7 @@ def _table(title: str, rows: list[Row]) -> Iterator[str]:
             "  "
             + "  ".join(cell.ljust(width) for cell, width in zip(_cells(row), widths, strict=True)).rstrip()
         )
-        yield from _wrapped(row.meaning, _INDENT, _INDENT)
+        yield from wrapped(row.meaning, _INDENT, _INDENT)
     yield ""
 
 
@@ -157,18 +156,3 @@ def _item(item: _Json) -> str:
         return str(item)
     path, seconds = item
     return f"{path}={'off' if seconds is None else f'{seconds:g}s'}"
-
-
-def _list(title: str, items: Iterable[str]) -> Iterator[str]:
-    """The items, if there are any."""
-    for number, item in enumerate(items):
-        if not number:
-            yield f"\n{title}"
-        yield from _wrapped(item, "- ", "  ")
-
-
-def _wrapped(text: str, first: str = "", further: str = "") -> list[str]:
-    # Names and ids have hyphens, and are to be found by who searches for them.
-    return textwrap.wrap(
-        text, _WIDTH, initial_indent=first, subsequent_indent=further, break_on_hyphens=False
-    )

@@ -8,12 +8,14 @@ import argparse
 import logging
 import os
 import runpy
+import ssl
 import sys
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Sequence
 
 from hostline import __version__
 from hostline._configuration import Configuration
+from hostline._deployment import Deployment, parse_url
+from hostline._deployment_report import Check
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,7 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _demo(further)
     if further:
         parser.error(f"unrecognized arguments: {' '.join(further)}")
-    return cast("Callable[[argparse.Namespace], int]", options.run)(options)
+    status: int = options.run(options)
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -36,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"hostline {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_config(commands.add_parser("config", help="print every setting, and warn of what will not work"))
+    _add_check(commands.add_parser("check", help="ask a deployment what it answers, host by host"))
     demo = commands.add_parser("demo", help="see both guards at work, on this machine", add_help=False)
     demo.set_defaults(run=_demo)
     return parser
@@ -58,6 +62,45 @@ def _config(options: argparse.Namespace) -> int:
     configuration = Configuration.of(os.environ)
     print(configuration.as_json() if options.json else configuration.as_text())  # noqa: T201 - it is a command
     return 1 if configuration.problems else 0
+
+
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Ask a running deployment where each host and scheme leads: redirects, loops, statuses, what a "
+        "malformed Host is answered, and whether a client's X-Request-Start is believed. The addresses are "
+        "those of the URLs, whatever the host. Exit status 1 if something is wrong."
+    )
+    parser.add_argument("url", nargs="+", help="such as https://www.example.com; at most one for each scheme")
+    parser.add_argument("--host", action="append", default=[], help="another to ask for, at the same address")
+    parser.add_argument("--timeout", type=float, default=10, metavar="SECONDS", help="for each answer (10)")
+    parser.add_argument("--cacert", metavar="FILE", help="trust this certificate authority")
+    parser.add_argument("--insecure", action="store_true", help="trust any certificate")
+    _add_json(parser)
+    parser.set_defaults(run=_check, parser=parser)
+
+
+def _check(options: argparse.Namespace) -> int:
+    parser: argparse.ArgumentParser = options.parser
+    try:
+        asked = [parse_url(url) for url in options.url]
+        named = [parse_url(f"http://{host}")[0].host for host in options.host]
+        tls = _tls(options)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    # An address is asked for by its own name only where there is no other.
+    own = [place.host for place, _ in asked if not named or not place.is_ip]
+    deployment = Deployment({place.scheme: address for place, address in asked}, tls, options.timeout)
+    check = Check(deployment, list(dict.fromkeys([*named, *own])), asked[0][0].target)
+    print(check.as_json() if options.json else check.as_text())  # noqa: T201 - as above
+    return 1 if check.problems else 0
+
+
+def _tls(options: argparse.Namespace) -> ssl.SSLContext:
+    tls = ssl.create_default_context(cafile=options.cacert)
+    if options.insecure:
+        tls.check_hostname = False
+        tls.verify_mode = ssl.CERT_NONE
+    return tls
 
 
 def _demo(arguments: Sequence[str]) -> int:
