@@ -151,12 +151,14 @@ class Deployment:
             for name, value in {**_HEADERS, **(headers or {})}.items():
                 connection.putheader(name, value)
             connection.endheaders()
-            response = connection.getresponse()
+            with connection.getresponse() as response:
+                return Answer(
+                    response.status, response.getheader("Location"), response.getheader("Cache-Control")
+                )
         except (OSError, HTTPException, ValueError) as error:
             return Answer(None, error=str(error) or type(error).__name__)
         finally:
             connection.close()
-        return Answer(response.status, response.getheader("Location"), response.getheader("Cache-Control"))
 
     def follow(self, place: Place) -> Chain:
         """Ask for it, and for what it redirects to, as long as that is this deployment."""
