@@ -25,7 +25,7 @@ LAYERS: tuple[set[str], ...] = (
     {"_host_kinds"},
     {"_options"},
     {"settings"},
-    {"_advice", "_reports"},
+    {"_advice", "_flat_names", "_reports"},
     {"_configuration", "_deployment"},
     {"_deployment_report"},
     {"_hosts", "_budget", "_requests"},

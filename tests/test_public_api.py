@@ -33,6 +33,7 @@ ROOT = {
 ADAPTERS = {
     "hostline.wsgi": {"CanonicalHostMiddleware", "RequestTimeoutMiddleware", "from_env"},
     "hostline.asgi": {"CanonicalHostMiddleware", "RequestTimeoutMiddleware", "from_env"},
+    "hostline.flask": {"Hostline"},
     "hostline.django": {"CanonicalHostMiddleware", "RequestTimeoutMiddleware"},
 }
 # What an app that only wants an error class must not pay for, or have to install.

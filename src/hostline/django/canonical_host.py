@@ -13,6 +13,7 @@ from django.core.exceptions import MiddlewareNotUsed
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
+from hostline import _flat_names
 from hostline._hosts import Asked, HostGuard
 from hostline._responses import PAGES, TEXT, host_response
 from hostline._targets import Target, asgi_target, wsgi_target
@@ -30,7 +31,7 @@ class CanonicalHostMiddleware:
     async_capable = True
 
     def __init__(self, get_response: _GetResponse) -> None:
-        guard = flat_settings.loaded(HostGuard.load, flat_settings.HOST_FIELDS)
+        guard = _flat_names.loaded(HostGuard.load, flat_settings.given(), _flat_names.HOST_FIELDS)
         if guard is None:
             raise MiddlewareNotUsed("No canonical host is set.")
         settings = guard.rules.settings

@@ -13,6 +13,7 @@ from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - its 
 from django.http.request import validate_host
 from django.utils.module_loading import import_string
 
+from hostline import _flat_names
 from hostline._advice import Situation, advice
 from hostline.django import flat_settings
 from hostline.errors import SettingsError
@@ -30,12 +31,12 @@ _ANSWERING = ("django.", "whitenoise.")
 def check_configuration(app_configs: object = None, **_: object) -> list[CheckMessage]:
     """The checks of every ``manage.py check`` and every start of the development server."""
     del app_configs
-    host, host_problems = _loaded(CanonicalHostSettings.load, flat_settings.HOST_FIELDS)
-    timeout, timeout_problems = _loaded(RequestTimeoutSettings.load, flat_settings.TIMEOUT_FIELDS)
+    host, host_problems = _loaded(CanonicalHostSettings.load, _flat_names.HOST_FIELDS)
+    timeout, timeout_problems = _loaded(RequestTimeoutSettings.load, _flat_names.TIMEOUT_FIELDS)
     return [
         # What is wrong with the environment is a problem of both guards.
         *(Error(each, id="hostline.E001") for each in dict.fromkeys([*host_problems, *timeout_problems])),
-        *(Error(each, id="hostline.E002") for each in flat_settings.unknown()),
+        *(Error(each, id="hostline.E002") for each in _flat_names.unknown(flat_settings.given())),
         *(_of_canonical_host(host) if host and _CANONICAL_HOST in settings.MIDDLEWARE else ()),
         *(_of_timeout(timeout) if timeout and _REQUEST_TIMEOUT in settings.MIDDLEWARE else ()),
         *_of_unread_settings(),
@@ -45,8 +46,8 @@ def check_configuration(app_configs: object = None, **_: object) -> list[CheckMe
 def check_deployment(app_configs: object = None, **_: object) -> list[CheckMessage]:
     """The checks of ``manage.py check --deploy``."""
     del app_configs
-    host, _host_problems = _loaded(CanonicalHostSettings.load, flat_settings.HOST_FIELDS)
-    timeout, _timeout_problems = _loaded(RequestTimeoutSettings.load, flat_settings.TIMEOUT_FIELDS)
+    host, _host_problems = _loaded(CanonicalHostSettings.load, _flat_names.HOST_FIELDS)
+    timeout, _timeout_problems = _loaded(RequestTimeoutSettings.load, _flat_names.TIMEOUT_FIELDS)
     if host is None or timeout is None:
         return []  # the other check has told why
     return [*_of_wrappers(), *_of_redirects(host), *_of_advice(Situation(host, timeout, os.environ))]
@@ -56,7 +57,7 @@ def _loaded(
     load: Callable[[Mapping[str, object]], T], fields: Mapping[str, str]
 ) -> tuple[T | None, tuple[str, ...]]:
     try:
-        return load(flat_settings.arguments(fields)), ()
+        return load(_flat_names.arguments(flat_settings.given(), fields)), ()
     except SettingsError as error:
         return None, error.problems
 
@@ -138,8 +139,8 @@ def _is_sync_only(entry: str) -> bool:
 
 def _of_unread_settings() -> Iterator[CheckMessage]:
     for entry, fields in (
-        (_CANONICAL_HOST, flat_settings.HOST_FIELDS),
-        (_REQUEST_TIMEOUT, flat_settings.TIMEOUT_FIELDS),
+        (_CANONICAL_HOST, _flat_names.HOST_FIELDS),
+        (_REQUEST_TIMEOUT, _flat_names.TIMEOUT_FIELDS),
     ):
         unread = [name for name in flat_settings.given() if name in fields]
         if unread and entry not in settings.MIDDLEWARE:

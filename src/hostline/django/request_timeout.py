@@ -14,6 +14,7 @@ from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
+from hostline import _flat_names
 from hostline.django import flat_settings
 from hostline.django.calls import REQUEST
 from hostline.django.sync_stack import SyncStack
@@ -52,8 +53,9 @@ class RequestTimeoutMiddleware:
 
 def _options() -> RequestTimeoutOptions:
     """What Django's settings say, for a guard that is called with an environ or a scope."""
-    flat_settings.loaded(RequestTimeoutSettings.load, flat_settings.TIMEOUT_FIELDS)
-    options = flat_settings.arguments(flat_settings.TIMEOUT_FIELDS)
+    given = flat_settings.given()
+    _flat_names.loaded(RequestTimeoutSettings.load, given, _flat_names.TIMEOUT_FIELDS)
+    options = _flat_names.arguments(given, _flat_names.TIMEOUT_FIELDS)
     timeout_for = options.get("timeout_for")
     if callable(timeout_for):
         options["timeout_for"] = _of_request(cast("_TimeoutFor", timeout_for))
