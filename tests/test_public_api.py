@@ -32,7 +32,7 @@ ROOT = {
 }
 ADAPTERS = {
     "hostline.wsgi": {"CanonicalHostMiddleware", "RequestTimeoutMiddleware", "from_env"},
-    "hostline.asgi": {"CanonicalHostMiddleware", "RequestTimeoutMiddleware", "from_env"},
+    "hostline.asgi": {"RESPONSES", "CanonicalHostMiddleware", "RequestTimeoutMiddleware", "from_env"},
     "hostline.flask": {"Hostline"},
     "hostline.django": {"CanonicalHostMiddleware", "RequestTimeoutMiddleware"},
 }
