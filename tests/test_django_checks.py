@@ -138,6 +138,12 @@ def test_advice(monkeypatch):
     assert deployed(MIDDLEWARE=[TIMEOUT], HOSTLINE_SERVICE_TIMEOUT=30) == ["W013"]
 
 
+def test_a_scheme_that_django_sees_by_a_header():
+    settings = {"MIDDLEWARE": [HOST], "HOSTLINE_CANONICAL_SCHEME": "https", **CANONICAL}
+    assert deployed(**settings) == ["W013"]
+    assert deployed(**settings, SECURE_PROXY_SSL_HEADER=("HTTP_X_PROTO", "https")) == []
+
+
 _PROJECT = """
 import sys
 from django.conf import settings

@@ -201,4 +201,6 @@ def _of_redirects(host: CanonicalHostSettings) -> Iterator[CheckMessage]:
 
 def _of_advice(situation: Situation) -> Iterator[CheckMessage]:
     for each in advice(situation):
+        if each.id == "https-unseen" and settings.SECURE_PROXY_SSL_HEADER:
+            continue  # by which Django sees it, and so does the entry
         yield Warning(each.text, hint=f"hostline config calls this {each.id}.", id="hostline.W013")
