@@ -10,6 +10,8 @@ from threading import Thread
 
 import pytest
 
+from hostline._deployment import Address, Deployment
+from hostline._deployment_report import Check
 from hostline.cli import main
 
 pytestmark = pytest.mark.server
@@ -202,6 +204,45 @@ def test_a_request_start_that_is_believed(check):
     status, report = check("a.example", http=answer)
     assert (status, _ids(report)) == (0, ["malformed-host-served", "request-start-forgeable"])
     assert report["request_start"]["is_forgeable"] is True
+
+
+def test_text_of_what_is_wrong(capsys):
+    def answer(request):
+        if request.headers["Host"] == "a.example":
+            return 301, f"http://a.example.{request.path}"
+        return (503 if "X-Request-Start" in request.headers else 200), None
+
+    with serving(answer) as port:
+        assert main(["check", f"http://127.0.0.1:{port}", "--host", "a.example", "--host", "b.example"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert "  (which has been asked already: a loop)" in lines
+    assert "Warnings" in lines
+    assert lines[-2:] == ["Problems", "- http://a.example/ is redirected in a circle. [loop]"]
+
+
+# Default ports
+
+_TLS = ssl.create_default_context()
+
+
+def test_the_other_scheme_is_asked_on_its_own_port():
+    for scheme, port, other, its in (("http", 80, "https", 443), ("https", 443, "http", 80)):
+        deployment = Deployment({scheme: Address("127.0.0.1", port)}, _TLS, 1)
+        assert deployment.addresses[other] == Address("127.0.0.1", its)
+        assert deployment.implied == other
+    assert Deployment({"http": Address("127.0.0.1", 8000)}, _TLS, 1).addresses.keys() == {"http"}
+
+
+def test_a_scheme_that_nobody_has_named_need_not_be_there():
+    with serving(_canonical) as gone:
+        pass
+    with serving(_canonical) as port:
+        addresses = {"http": Address("127.0.0.1", port), "https": Address("127.0.0.1", gone)}
+        deployment = Deployment(addresses, _TLS, 1)
+        deployment.implied = "https"  # as port 443 would be
+        check = Check(deployment, ["example.com"], "/")
+    assert [each.id for each in check.warnings] == ["unserved-scheme"]
+    assert check.problems == []
 
 
 # TLS

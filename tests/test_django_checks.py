@@ -5,12 +5,15 @@ import sys
 from functools import partial
 
 import pytest
+from django.core.checks import run_checks
 from django.core.wsgi import get_wsgi_application
 from django.test import override_settings
 from django.utils.decorators import sync_only_middleware
 
+import hostline.django
 import hostline.wsgi
 from exchanges import django  # noqa: F401 - configures Django
+from hostline.django.apps import HostlineConfig
 from hostline.django.checks import check_configuration, check_deployment
 
 HOST = "hostline.django.CanonicalHostMiddleware"
@@ -142,6 +145,16 @@ def test_a_scheme_that_django_sees_by_a_header():
     settings = {"MIDDLEWARE": [HOST], "HOSTLINE_CANONICAL_SCHEME": "https", **CANONICAL}
     assert deployed(**settings) == ["W013"]
     assert deployed(**settings, SECURE_PROXY_SSL_HEADER=("HTTP_X_PROTO", "https")) == []
+
+
+def test_the_app_registers_them():
+    HostlineConfig("hostline.django", hostline.django).ready()
+    with override_settings(MIDDLEWARE=[HOST], HOSTLINE_NONSENSE=1):
+        told = {
+            deploy: [each.id for each in run_checks(tags=["hostline"], include_deployment_checks=deploy)]
+            for deploy in (False, True)
+        }
+    assert told == {False: ["hostline.E002"], True: ["hostline.E002", "hostline.W011"]}
 
 
 _PROJECT = """

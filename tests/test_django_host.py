@@ -1,6 +1,7 @@
 """What only Django has, for the canonical-host guard."""
 
 import asyncio
+import importlib
 import re
 import subprocess
 import sys
@@ -144,7 +145,9 @@ def test_needs_django_alone():
     assert not {"werkzeug", "starlette", "django.core.handlers.asgi"} & set(run.stdout.split())
 
 
-def test_missing_django_names_the_extra():
-    script = "import sys; sys.modules['django'] = None; import hostline.django"
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert 'pip install "hostline[django]"' in run.stderr
+def test_missing_django_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "django.http", None)
+    for module in ("hostline.django", "hostline.django.canonical_host"):
+        monkeypatch.delitem(sys.modules, module)
+    with pytest.raises(ImportError, match=re.escape('pip install "hostline[django]"')):
+        importlib.import_module("hostline.django")

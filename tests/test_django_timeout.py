@@ -25,6 +25,7 @@ from exchanges import django  # noqa: F401 - configures Django
 from hostline import RequestTimeoutError, RequestTimeoutException, SettingsError
 from hostline._requests import State
 from hostline.django import RequestTimeoutMiddleware
+from hostline.django.async_stack import AsyncCall
 from timeouts import LONG, SHORT, Client, Recorder, environ, in_thread, linger, scope, serve
 
 ENTRY = "hostline.django.RequestTimeoutMiddleware"
@@ -282,6 +283,15 @@ def test_a_file_goes_to_the_server_as_it_is(tmp_path):
         assert _Project(lambda request, **_: FileResponse(opened)).wsgi().body == b"content"
 
 
+def test_an_async_stream_is_django_s_to_read():
+    async def chunks():
+        yield b"a"
+        yield b"b"
+
+    with pytest.warns(Warning, match="synchronous"):
+        assert _Project(lambda request, **_: StreamingHttpResponse(chunks())).wsgi().body == b"ab"
+
+
 # In an async stack
 
 
@@ -449,6 +459,43 @@ def test_async_test_client():
     assert run(scenario()).status_code == 504
 
 
+class OddError(BaseException):
+    pass
+
+
+def test_async_error_behind_the_answer_is_logged(caplog):
+    async def scenario():
+        let_go = asyncio.Event()
+
+        async def view(request, **_):
+            try:
+                await asyncio.sleep(30)
+            finally:
+                await let_go.wait()
+                raise OddError
+
+        client = await _Project(view, HOSTLINE_SERVICE_TIMEOUT=SHORT).asgi()
+        let_go.set()
+        unwinding = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.gather(*unwinding, return_exceptions=True)
+        await asyncio.sleep(0)
+        return client
+
+    assert run(scenario()).status == 504
+    assert "had been answered" in caplog.text
+
+
+def test_async_answer_to_a_call_that_was_cancelled():
+    async def scenario():
+        call = AsyncCall(RequestFactory().get("/"), asyncio.get_running_loop())
+        call.outcome.cancel()
+        await call.send({"type": "http.response.start", "status": 504, "headers": []})
+        await call.send({"type": "http.response.body", "body": b"late"})
+        return call.outcome.cancelled()
+
+    assert run(scenario())
+
+
 # In a sync stack under ASGI
 
 
@@ -479,6 +526,14 @@ def test_under_a_sync_stack_in_asgi_expired_requests_are_dropped(caplog):
     assert run(project.asgi(headers=[(b"x-request-start", stamp)])).status == 503
 
 
+def test_a_sync_stack_under_asgi_that_is_only_to_report(seen, caplog):
+    settings = {"HOSTLINE_TIMEOUT_MODE": "report", "HOSTLINE_TIMEOUT_OBSERVERS": [seen]}
+    project = _Project(_ok, middleware=(ENTRY, f"{__name__}.sync_only"), **settings)
+    assert run(project.asgi()).body == b"ok"
+    assert seen.states == READY_AND_COMPLETED
+    assert "sync-only" not in caplog.text
+
+
 # Configuration
 
 
@@ -493,6 +548,11 @@ def test_settings_beat_the_environment(monkeypatch):
     assert _Project(_slow_if_short, HOSTLINE_SERVICE_TIMEOUT=None).wsgi().body == b"ok"
 
 
+def test_a_name_that_does_not_exist():
+    with override_settings(HOSTLINE_SERVICE_TIMOUT=15), pytest.raises(SettingsError, match="SERVICE_TIMEOUT"):
+        RequestTimeoutMiddleware(_ok)
+
+
 def test_all_problems_at_once():
     wrong = {"HOSTLINE_SERVICE_TIMEOUT": "15", "HOSTLINE_SERVICE_TIMOUT": 15, "HOSTLINE_WAIT_TIMEOUT": -1}
     with override_settings(**wrong), pytest.raises(SettingsError) as caught:
@@ -503,9 +563,14 @@ def test_all_problems_at_once():
 @pytest.mark.parametrize("is_async", (False, True))
 def test_guarded_twice_is_told_once(is_async, caplog):
     caplog.set_level(logging.WARNING)
-    if is_async:
-        client = run(_Project(_async_ok).asgi(guard=hostline.asgi.RequestTimeoutMiddleware))
-    else:
-        client = _Project(_ok).wsgi(guard=hostline.wsgi.RequestTimeoutMiddleware)
-    assert client.body == b"ok"
+    with override_settings(HOSTLINE_SERVICE_TIMEOUT=LONG):
+        entry = RequestTimeoutMiddleware(_async_ok if is_async else _ok)
+    for _ in range(2):
+        request = RequestFactory().get("/")
+        if is_async:
+            request.scope = scope(**{"hostline.request": "of the wrapper"})
+            assert run(entry(request)).content == b"ok"
+        else:
+            request.META["hostline.request"] = "of the wrapper"
+            assert entry(request).content == b"ok"
     assert caplog.text.count("timed twice") == 1

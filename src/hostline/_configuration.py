@@ -109,9 +109,7 @@ def _plain(setting: Setting, value: object) -> _Json:
         return f"/{cast('re.Pattern[str]', value).pattern}/"
     if isinstance(value, tuple):
         return [_plain(setting, each) for each in cast("tuple[object, ...]", value)]
-    if value is None or isinstance(value, (str, bool, int, float)):
-        return value
-    return repr(value)
+    return cast("_Json", value)
 
 
 def _signal_name(number: int) -> str | None:

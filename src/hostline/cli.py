@@ -110,5 +110,5 @@ def _demo(arguments: Sequence[str]) -> int:
     try:
         runpy.run_module("hostline.demo", run_name="__main__")
     except ImportError as error:
-        sys.exit(str(error))
-    return 0
+        print(error, file=sys.stderr)  # noqa: T201 - as above
+    return 1  # of a program that has not ended by its own status

@@ -25,7 +25,7 @@ from hostline.django.calls import CALL, GUARDED_TWICE, REQUEST, Call, answer
 from hostline.settings import RequestTimeoutOptions
 
 
-class _AsyncCall(Call):
+class AsyncCall(Call):
     """The same, whose response may be the guard's, and is then there before the call has come to its end."""
 
     def __init__(self, request: HttpRequest, loop: asyncio.AbstractEventLoop) -> None:
@@ -73,7 +73,7 @@ class AsyncStack:
             self._has_told = True
             logger.warning(GUARDED_TWICE)
         loop = asyncio.get_running_loop()
-        call = _AsyncCall(request, loop)
+        call = AsyncCall(request, loop)
         scope = {**own_scope, REQUEST: weakref.ref(request), CALL: call}
         context = copy_context()
         task = loop.create_task(self._guard(scope, _receive, call.send), context=context)
