@@ -19,17 +19,14 @@ from django.urls import path
 from django.utils.decorators import sync_only_middleware
 
 import hostline
-import hostline.asgi
-import hostline.wsgi
 from exchanges import django  # noqa: F401 - configures Django
 from hostline import RequestTimeoutError, RequestTimeoutException, SettingsError
 from hostline._requests import State
 from hostline.django import RequestTimeoutMiddleware
 from hostline.django.async_stack import AsyncCall
-from timeouts import LONG, SHORT, Client, Recorder, environ, in_thread, linger, scope, serve
+from timeouts import LONG, SHORT, Client, Recorder, environ, eventually, in_thread, linger, scope, serve
 
 ENTRY = "hostline.django.RequestTimeoutMiddleware"
-STALE = "1000000000000"
 READY_AND_TIMED_OUT = [State.READY, State.TIMED_OUT]
 READY_AND_COMPLETED = [State.READY, State.COMPLETED]
 
@@ -61,16 +58,15 @@ class _Project:
             **settings,
         )
 
-    def wsgi(self, guard=None, **more):
+    def wsgi(self, **more):
         with self._settings:
-            app = WSGIHandler()
-            return serve(guard(app) if guard else app, environ(**more))
+            return serve(WSGIHandler(), environ(**more))
 
-    async def asgi(self, guard=None, incoming=(), **asked):
+    async def asgi(self, client=None, **asked):
         with self._settings:
             app = _in_lower_case(ASGIHandler())
-            client = Client([{"type": "http.request", "body": b""}, *incoming])
-            return await asyncio.wait_for(client.ask(guard(app) if guard else app, scope(**asked)), 30)
+            client = client or Client()
+            return await asyncio.wait_for(client.ask(app, scope(**asked)), 30)
 
 
 def _in_lower_case(app):
@@ -91,6 +87,7 @@ def _ok(request, **_):
 
 
 def _slow(request, **_):
+    hostline.set_timeout(SHORT)  # and not before it has begun
     linger()
 
 
@@ -99,7 +96,12 @@ async def _async_ok(request, **_):
 
 
 async def _async_slow(request, **_):
+    hostline.set_timeout(SHORT)
     await asyncio.sleep(30)
+
+
+def slow_entry(get_response):
+    return _slow
 
 
 # In a sync stack
@@ -117,12 +119,12 @@ def test_a_slow_view_is_stopped_and_answered_for(road, seen):
 
     def view(request, **_):
         try:
-            linger()
+            _slow(request)
         except BaseException as error:
             left.append(type(error))
             raise
 
-    project = _Project(view, HOSTLINE_SERVICE_TIMEOUT=SHORT, HOSTLINE_TIMEOUT_OBSERVERS=[seen])
+    project = _Project(view, HOSTLINE_TIMEOUT_OBSERVERS=[seen])
     served = road(lambda: project.wsgi(HTTP_ACCEPT="text/html"))
     assert (served.status, served.headers["content-type"]) == (504, "text/html; charset=utf-8")
     assert left == [RequestTimeoutException]
@@ -131,11 +133,7 @@ def test_a_slow_view_is_stopped_and_answered_for(road, seen):
 
 
 def test_a_slow_entry_below_is_stopped_too():
-    def entry(get_response):
-        return lambda request: linger()
-
-    globals()["slow_entry"] = entry
-    project = _Project(_ok, middleware=(ENTRY, f"{__name__}.slow_entry"), HOSTLINE_SERVICE_TIMEOUT=SHORT)
+    project = _Project(_ok, middleware=(ENTRY, f"{__name__}.slow_entry"))
     assert project.wsgi().status == 504
 
 
@@ -236,13 +234,8 @@ def _hello():
 
 
 def test_a_stream_may_last_when_it_has_begun(seen):
-    project = _Project(
-        _streamed(_hello, lambda: time.sleep(0.1) or b" world"),
-        HOSTLINE_SERVICE_TIMEOUT=0.05,
-        HOSTLINE_TIMEOUT_OBSERVERS=[seen],
-    )
-    assert project.wsgi().body == b"hello world"
-    assert seen.states == READY_AND_COMPLETED
+    project = _Project(_streamed(_hello, lambda: " ".join(seen.states)), HOSTLINE_TIMEOUT_OBSERVERS=[seen])
+    assert project.wsgi().body == b"helloready completed"
 
 
 def test_the_first_chunk_is_made_in_time():
@@ -295,8 +288,7 @@ def test_an_async_stream_is_django_s_to_read():
 # In an async stack
 
 
-def run(call):
-    return asyncio.run(call)
+run = asyncio.run
 
 
 def test_async_in_time(seen):
@@ -312,7 +304,7 @@ def test_async_in_time(seen):
 def test_async_stack_stops_a_view(view, error, seen):
     left = []
 
-    if asyncio.iscoroutinefunction(view):
+    if view is _async_slow:
 
         async def noting(request, **_):
             try:
@@ -330,8 +322,7 @@ def test_async_stack_stops_a_view(view, error, seen):
                 left.append(type(caught))
                 raise
 
-    # A sync view is to have begun by then.
-    project = _Project(noting, HOSTLINE_SERVICE_TIMEOUT=0.2, HOSTLINE_TIMEOUT_OBSERVERS=[seen])
+    project = _Project(noting, HOSTLINE_TIMEOUT_OBSERVERS=[seen])
     client = run(project.asgi(headers=[(b"accept", b"application/json")]))
     assert (client.status, client.headers["content-type"]) == (504, "application/problem+json")
     assert left == [error]
@@ -345,15 +336,38 @@ def test_async_client_is_answered_while_the_view_unwinds():
 
         async def view(request, **_):
             try:
-                await asyncio.sleep(30)
+                await _async_slow(request)
             finally:
                 await let_go.wait()
                 unwound.set()
 
-        client = await _Project(view, HOSTLINE_SERVICE_TIMEOUT=SHORT).asgi()
+        client = await _Project(view).asgi()
         assert (client.status, client.is_complete, unwound.is_set()) == (504, True, False)
         let_go.set()
         await asyncio.wait_for(unwound.wait(), 20)
+
+    run(scenario())
+
+
+def test_async_client_is_answered_while_a_thread_goes_on():
+    release = threading.Event()
+    left = []
+
+    def view(request, **_):
+        with hostline.shield():
+            hostline.set_timeout(SHORT)
+            left.append(release.wait(20))
+        return HttpResponse(b"late")
+
+    async def scenario():
+        project = _Project(view, HOSTLINE_TIMEOUT_SHIELD_LIMIT=20)
+        client = Client()
+        asked = asyncio.create_task(project.asgi(client=client))
+        await asyncio.wait_for(client.complete.wait(), 15)
+        assert (client.status, left) == (504, [])
+        release.set()
+        await asked
+        assert left == [True]
 
     run(scenario())
 
@@ -372,20 +386,32 @@ def test_async_raised_errors_are_answered_by_django():
 def test_async_client_that_goes_away_ends_the_view():
     left = []
 
-    async def view(request, **_):
-        try:
-            await asyncio.sleep(30)
-        except asyncio.CancelledError:
-            left.append(True)
-            raise
+    async def scenario():
+        begun = asyncio.Event()
 
-    client = run(_Project(view).asgi(incoming=[{"type": "http.disconnect"}]))
-    assert (client.messages, left) == ([], [True])
+        async def view(request, **_):
+            begun.set()
+            try:
+                await asyncio.sleep(30)
+            except asyncio.CancelledError:
+                left.append(True)
+                raise
+
+        async def leave():
+            await begun.wait()
+            return {"type": "http.disconnect"}
+
+        return await _Project(view).asgi(client=Client([{"type": "http.request", "body": b""}, leave]))
+
+    assert (run(scenario()).messages, left) == ([], [True])
 
 
 def test_async_view_may_answer_a_cancellation():
     async def scenario():
+        begun = asyncio.Event()
+
         async def view(request):
+            begun.set()
             try:
                 await asyncio.sleep(30)
             except asyncio.CancelledError:
@@ -396,8 +422,7 @@ def test_async_view_may_answer_a_cancellation():
         request = RequestFactory().get("/")
         request.scope = scope()
         task = asyncio.create_task(entry(request))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        await begun.wait()
         task.cancel()
         assert (await task).content == b"gone"
 
@@ -423,16 +448,14 @@ def test_async_context_of_the_view_is_seen_above():
     assert run(scenario()) == ("set by the view", None)
 
 
-def test_async_stream_is_no_longer_timed():
+def test_async_stream_is_not_timed(seen):
     async def chunks():
-        yield b"a"
-        await asyncio.sleep(0.1)
-        yield b"b"
+        yield " ".join(seen.states)
 
     async def view(request, **_):
         return StreamingHttpResponse(chunks())
 
-    assert run(_Project(view, HOSTLINE_SERVICE_TIMEOUT=0.05).asgi()).body == b"ab"
+    assert run(_Project(view, HOSTLINE_TIMEOUT_OBSERVERS=[seen]).asgi()).body == b"ready completed"
 
 
 def test_async_deadline_is_known_to_the_view():
@@ -469,12 +492,12 @@ def test_async_error_behind_the_answer_is_logged(caplog):
 
         async def view(request, **_):
             try:
-                await asyncio.sleep(30)
+                await _async_slow(request)
             finally:
                 await let_go.wait()
                 raise OddError
 
-        client = await _Project(view, HOSTLINE_SERVICE_TIMEOUT=SHORT).asgi()
+        client = await _Project(view).asgi()
         let_go.set()
         unwinding = asyncio.all_tasks() - {asyncio.current_task()}
         await asyncio.gather(*unwinding, return_exceptions=True)
@@ -509,8 +532,7 @@ def test_under_a_sync_stack_in_asgi_requests_are_only_reported(seen, caplog):
     left = []
 
     async def view(request, **_):
-        await asyncio.sleep(0.1)
-        left.append(True)
+        left.append(eventually(lambda: State.TIMED_OUT in seen.states))
         return HttpResponse(b"late")
 
     project = _Project(view, middleware=(ENTRY, f"{__name__}.sync_only"), **settings)
