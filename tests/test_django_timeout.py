@@ -16,7 +16,7 @@ from django.core.signals import request_finished
 from django.http import FileResponse, HttpResponse, StreamingHttpResponse
 from django.test import AsyncClient, RequestFactory, override_settings
 from django.urls import path
-from django.utils.decorators import sync_only_middleware
+from django.utils.decorators import async_only_middleware, sync_only_middleware
 
 import hostline
 from exchanges import django  # noqa: F401 - configures Django
@@ -554,6 +554,25 @@ def test_a_sync_stack_under_asgi_that_is_only_to_report(seen, caplog):
     assert run(project.asgi()).body == b"ok"
     assert seen.states == READY_AND_COMPLETED
     assert "sync-only" not in caplog.text
+
+
+# In an async stack under WSGI
+
+
+@async_only_middleware
+def async_only(get_response):
+    return get_response
+
+
+def test_an_async_stack_under_wsgi(road, seen):
+    async def view(request, **_):
+        assert request.META["hostline.request"] is hostline.current()
+        return await _async_slow(request)
+
+    project = _Project(view, middleware=(ENTRY, f"{__name__}.async_only"), HOSTLINE_TIMEOUT_OBSERVERS=[seen])
+    assert road(lambda: project.wsgi(path="/caf\xc3\xa9")).status == 504
+    assert seen.states == READY_AND_TIMED_OUT
+    assert seen.events[0].path == "/café"
 
 
 # Configuration

@@ -68,7 +68,7 @@ class AsyncStack:
 
     async def __call__(self, request: HttpRequest) -> HttpResponseBase:
         """Answer by the rest of the stack, or at the deadline."""
-        own_scope: Scope = getattr(request, "scope")  # noqa: B009 - of ASGIRequest alone
+        own_scope = _scope(request)
         if "hostline.request" in own_scope and not self._has_told:
             self._has_told = True
             logger.warning(GUARDED_TWICE)
@@ -96,9 +96,20 @@ class AsyncStack:
         """The rest of the stack, as an ASGI app that sends nothing of its own."""
         del receive, send
         call: Call = scope.pop(CALL)
-        own_scope: Scope = getattr(call.request, "scope")  # noqa: B009
-        own_scope["hostline.request"] = scope["hostline.request"]
+        found: Scope = getattr(call.request, "scope", call.request.META)
+        found["hostline.request"] = scope["hostline.request"]
         call.response = await self._get_response(call.request)
+
+
+def _scope(request: HttpRequest) -> Scope:
+    """The server's; one like it under WSGI, where an async-only entry below makes the stack async."""
+    found: Scope | None = getattr(request, "scope", None)
+    if found is not None:
+        return found
+    headers = [
+        (name.lower().encode(), value.encode("latin-1", "replace")) for name, value in request.headers.items()
+    ]
+    return {"type": "http", "method": request.method, "path": request.path, "headers": headers}
 
 
 async def _receive() -> Message:
