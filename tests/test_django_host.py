@@ -147,6 +147,7 @@ def test_needs_django_alone():
 
 def test_missing_django_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "django.http", None)
-    monkeypatch.delitem(sys.modules, "hostline.django")
+    for module in ("hostline.django", "hostline.django.canonical_host"):
+        monkeypatch.delitem(sys.modules, module)
     with pytest.raises(ImportError, match=re.escape('pip install "hostline[django]"')):
         importlib.import_module("hostline.django")

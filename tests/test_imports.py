@@ -26,6 +26,9 @@ LAYERS: tuple[set[str], ...] = (
     {"_host_kinds"},
     {"_options"},
     {"settings"},
+    {"_advice", "_flat_names", "_reports"},
+    {"_configuration", "_deployment"},
+    {"_deployment_report"},
     {"_hosts", "_budget", "_requests"},
     {"_deadline_api"},
     {"_deadlines"},
@@ -68,8 +71,6 @@ NEVER = {
     "_deadlines": set(chain(*LAYERS)) - {"_native"},  # it knows deadlines, not what they are for
     **dict.fromkeys(OF_WSGI, OF_ASGI),
     **dict.fromkeys(OF_ASGI, OF_WSGI),
-    # Django alone: neither Werkzeug nor Starlette may be needed.
-    "django": OF_WSGI | OF_ASGI,
 }
 
 # Beyond the standard library. A package that is not named here may import nothing foreign.
@@ -80,7 +81,7 @@ FOREIGN = {
     "_pool_threads": {"anyio"},
     "_trio_request": {"anyio"},
     "_wsgi_exchange": {"werkzeug"},
-    "_asgi_exchange": {"anyio", "starlette"},
+    "asgi": {"starlette"},
     "django": {"asgiref", "django"},
     "flask": {"flask"},
     "integrations": {"django", "httpx", "httpx2", "requests", "sqlalchemy"},

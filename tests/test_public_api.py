@@ -32,8 +32,9 @@ ROOT = {
 }
 ADAPTERS = {
     "hostline.wsgi": {"CanonicalHostMiddleware", "RequestTimeoutMiddleware", "from_env"},
-    "hostline.asgi": {"CanonicalHostMiddleware", "RequestTimeoutMiddleware", "from_env"},
-    "hostline.django": {"CanonicalHostMiddleware"},
+    "hostline.asgi": {"RESPONSES", "CanonicalHostMiddleware", "RequestTimeoutMiddleware", "from_env"},
+    "hostline.flask": {"Hostline"},
+    "hostline.django": {"CanonicalHostMiddleware", "RequestTimeoutMiddleware"},
 }
 # What an app that only wants an error class must not pay for, or have to install.
 FOREIGN = {"werkzeug", "starlette", "django", "flask", "anyio", "trio", "gevent"}
@@ -76,6 +77,13 @@ def test_version_has_an_entry_in_the_changelog():
 
 def test_package_is_typed():
     assert (Path(hostline.__file__).parent / "py.typed").is_file()
+
+
+@pytest.mark.parametrize("module", ("hostline._wsgi_timeout", "hostline._asgi_timeout"))
+def test_the_machinery_needs_no_framework(module):
+    """Django's entries stand on it, and need Django alone."""
+    missing = "sys.modules |= dict.fromkeys(('werkzeug', 'starlette', 'django', 'flask'))"
+    subprocess.run([sys.executable, "-c", f"import sys; {missing}; import {module}"], check=True)
 
 
 @pytest.mark.parametrize("module", ("hostline", "hostline.wsgi"))

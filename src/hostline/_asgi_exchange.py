@@ -1,30 +1,23 @@
-"""Reading a scope and sending a response, for both guards. Needs Starlette, for its types.
+"""Reading a scope and sending a response, for both guards, and the protocol's types.
+
+Needs no framework: Django's entry comes here, too.
 
 A scope's headers are pairs of octets with lower-case names (ASGI specification); of the
 scopes that have them, granian's ports and gunicorn's extensions are not used here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any, TypeAlias
 
 from hostline._responses import TEXT, Response, preferred_type
 from hostline._targets import Target, asgi_target
 
-try:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
-except ImportError as error:
-    raise ImportError('hostline.asgi needs Starlette: pip install "hostline[asgi]"') from error
-
-__all__ = [
-    "ASGIApp",
-    "Message",
-    "Receive",
-    "Scope",
-    "Send",
-    "header",
-    "media_type",
-    "send_response",
-    "target",
-]
+# As Starlette spells them, so that its apps and these are the same to a type checker.
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 def header(scope: Scope, wanted: bytes) -> bytes | None:

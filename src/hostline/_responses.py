@@ -1,8 +1,6 @@
 """What hostline answers in the app's place: status, headers and body, ready to be sent.
 
-A :class:`Response` is a plain value that each adapter writes in its protocol. What the
-client prefers to read is asked of the adapter's own stack; :func:`preferred_type` is for
-those stacks that have no answer.
+A :class:`Response` is a plain value that each adapter writes in its protocol.
 
 May import ``settings``, ``_hosts`` and ``_requests`` of hostline.
 """

@@ -1,19 +1,20 @@
-"""Reading an environ and writing a response, for both guards. Needs Werkzeug.
+"""Reading an environ and writing a response, for both guards.
 
-Every WSGI framework but Django and Pyramid brings it; see ``hostline.django`` for Django.
+What the client prefers to read is asked of Werkzeug, which ``hostline.wsgi`` needs. Django's
+entry comes here without: what answers there instead, the tests hold to Werkzeug's answers.
 """
 
 from collections.abc import Iterable, Sequence
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-from hostline._responses import TEXT, Response
+from hostline._responses import TEXT, Response, preferred_type
 from hostline._targets import Target, wsgi_target
 
 try:
     from werkzeug.datastructures import MIMEAccept
     from werkzeug.http import parse_accept_header
-except ImportError as error:
-    raise ImportError('hostline.wsgi needs Werkzeug: pip install "hostline[wsgi]"') from error
+except ImportError:
+    parse_accept_header = None
 
 
 def octets(environ: WSGIEnvironment, key: str) -> bytes | None:
@@ -34,7 +35,10 @@ def target(environ: WSGIEnvironment) -> Target:
 
 def media_type(environ: WSGIEnvironment, offers: Sequence[str]) -> str:
     """Which of the offers the client likes best; plain text where it likes none of them."""
-    return parse_accept_header(environ.get("HTTP_ACCEPT"), MIMEAccept).best_match(offers, TEXT)
+    accept = environ.get("HTTP_ACCEPT", "")
+    if parse_accept_header is None:
+        return preferred_type(accept, offers) or TEXT
+    return parse_accept_header(accept, MIMEAccept).best_match(offers, TEXT)
 
 
 def send(response: Response, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

@@ -6,18 +6,45 @@ nothing. Needs Starlette for its types alone.
 
 from collections.abc import Mapping
 from types import EllipsisType
-from typing import Self, Unpack, cast
+from typing import Any, Self, Unpack, cast
 
-from hostline._asgi_exchange import ASGIApp, Receive, Scope, Send, header, media_type, send_response, target
+from hostline._asgi_exchange import header, media_type, send_response, target
 from hostline._asgi_timeout import RequestTimeoutMiddleware
 from hostline._authority import Authority
 from hostline._host_guard import HostGuard
 from hostline._hosts import Asked
-from hostline._responses import PAGES, Response, host_response
+from hostline._responses import PAGES, PROBLEM, Response, host_response
 from hostline.settings import CanonicalHostKeywords, check_environment
 
-__all__ = ["CanonicalHostMiddleware", "RequestTimeoutMiddleware", "from_env"]
+try:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+except ImportError as error:
+    raise ImportError('hostline.asgi needs Starlette: pip install "hostline[asgi]"') from error
 
+__all__ = ["RESPONSES", "CanonicalHostMiddleware", "RequestTimeoutMiddleware", "from_env"]
+
+_PROBLEM = {
+    "type": "object",
+    "properties": {
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+    },
+}
+
+#: What the request timeout answers, for OpenAPI: ``FastAPI(responses=RESPONSES)``. Clients
+#: that ask for JSON get the problem of RFC 9457. True of the default ``status`` and ``body``.
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    503: {
+        "description": "The request had waited too long before the app got it.",
+        "headers": {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}},
+        "content": {PROBLEM: {"schema": _PROBLEM}},
+    },
+    504: {
+        "description": "The app took too long to answer.",
+        "content": {PROBLEM: {"schema": _PROBLEM}},
+    },
+}
 
 _SPELLINGS: Mapping[str | None, frozenset[str]] = {
     None: frozenset(),

@@ -13,11 +13,14 @@ from hostline._authority import Authority
 from hostline._host_guard import HostGuard
 from hostline._hosts import Asked
 from hostline._responses import PAGES, host_response
-from hostline._wsgi_exchange import media_type, octets, send, target
+from hostline._wsgi_exchange import media_type, octets, parse_accept_header, send, target
 from hostline._wsgi_timeout import RequestTimeoutMiddleware
 from hostline.settings import CanonicalHostKeywords, check_environment
 
 __all__ = ["CanonicalHostMiddleware", "RequestTimeoutMiddleware", "from_env"]
+
+if parse_accept_header is None:
+    raise ImportError('hostline.wsgi needs Werkzeug: pip install "hostline[wsgi]"')
 
 
 class CanonicalHostMiddleware:

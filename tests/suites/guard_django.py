@@ -1,9 +1,10 @@
-"""Runs Django's own tests, with both guards around its handlers if the first argument is ``guarded``.
+"""Runs Django's own tests, bare or with both guards.
 
     cd django-5.2/tests && python -m guard_django bare handlers asgi
 
-Its tests are unittest's, and make their handlers themselves; so the guards are put around
-where these are called. Its test client goes past them.
+``guarded``: around its handlers. Its tests are unittest's, and make these themselves; so the
+guards are put around where they are called. Its test client goes past them. ``entries``: as
+entries on top of every handler's MIDDLEWARE, where the test client goes through them.
 """
 
 import runpy
@@ -13,9 +14,13 @@ from functools import partial, wraps
 
 import outcomes
 from django.core.handlers.asgi import ASGIHandler
+from django.core.handlers.base import BaseHandler
+from django.core.handlers.exception import convert_exception_to_response
 from django.core.handlers.wsgi import WSGIHandler
+from django.test import override_settings
 
 from hostline import asgi, wsgi
+from hostline.django import CanonicalHostMiddleware, RequestTimeoutMiddleware
 
 TIMEOUT = 30
 NOTED = {
@@ -48,6 +53,26 @@ def guard_handlers():
     ASGIHandler.__call__ = call_asgi_guarded
 
 
+def put_entries_on_top():
+    load_middleware = BaseHandler.load_middleware
+
+    @wraps(load_middleware)
+    def load_middleware_and_entries(self, is_async=False):
+        load_middleware(self, is_async)
+        chain = self._middleware_chain
+        # Not in the settings: many tests have their own, and count what is in them.
+        with override_settings(
+            HOSTLINE_CANONICAL_HOST="testserver",
+            HOSTLINE_CANONICAL_ONLY=["testserver"],
+            HOSTLINE_SERVICE_TIMEOUT=TIMEOUT,
+        ):
+            for entry in (RequestTimeoutMiddleware, CanonicalHostMiddleware):
+                chain = convert_exception_to_response(entry(chain))
+        self._middleware_chain = chain
+
+    BaseHandler.load_middleware = load_middleware_and_entries
+
+
 def noting(add, outcome):
     @wraps(add)
     def add_noted(self, test, *details):
@@ -76,6 +101,8 @@ if __name__ == "__main__":
     note_outcomes()
     if mode == "guarded":
         guard_handlers()
+    elif mode == "entries":
+        put_entries_on_top()
     sys.argv = ["runtests.py", "--parallel=1", *labels]
     sys.path.insert(0, "")
     try:

@@ -5,9 +5,9 @@
 
 Each suite comes out of the source distribution of the version that is installed, is run as
 it is, and once more with both guards around every app that its test clients are given; of
-Django's, around its handlers. A test that passes bare and not guarded is a difference; one
-that has no explanation in ``SUITES`` ends the program with status 1. What fails bare says
-nothing of hostline, and is only counted.
+Django's, around its handlers, and once more as entries of MIDDLEWARE. A test that passes
+bare and not guarded is a difference; one that has no explanation in ``SUITES`` ends the
+program with status 1. What fails bare says nothing of hostline, and is only counted.
 """
 
 import argparse
@@ -48,6 +48,7 @@ PYTEST = (
 )
 ASGI, WSGI = (*PYTEST, "-pguard_asgi"), (*PYTEST, "-pguard_wsgi")
 DJANGO = ("asgi", "handlers", "middleware", "servers", "wsgi")
+DJANGO_CLIENT = (*DJANGO, "async", "middleware_exceptions", "test_client")
 
 REFUSED = "the app is to see a Host with {}, which the host guard answers 400: no host has such a name"
 NO_REQUEST = "an environ without what every server puts into it (PEP 3333), which the guards rely on"
@@ -111,6 +112,11 @@ SUITES = {
             r"\.WSGITest\.test_get_wsgi_application$": NOT_WSGI,
         },
     ),
+    "django-entries": Suite(
+        folder="tests",
+        bare=("-m", "guard_django", "bare", *DJANGO_CLIENT),
+        guarded=("-m", "guard_django", "entries", *DJANGO_CLIENT),
+    ),
 }
 
 
@@ -163,8 +169,9 @@ def count(outcomes: Outcomes, *wanted: str) -> int:
 def try_suite(name: str, folder: Path) -> tuple[str, list[str]]:
     """Its line of the table, and what is to be said of each difference."""
     suite = SUITES[name]
+    project = name.partition("-")[0]
     folder.mkdir()
-    source = source_of(name, folder)
+    source = source_of(project, folder)
     tell(f"{source.name}: bare")
     bare = run(suite.bare, source / suite.folder, folder / "bare.txt")
     tell(f"{source.name}: guarded")
@@ -172,7 +179,7 @@ def try_suite(name: str, folder: Path) -> tuple[str, list[str]]:
     found = {test: why(suite, test) for test in differences(bare, guarded)}
     unexplained = sum(reason is None for reason in found.values())
     cells = [
-        f"{name} {version(name)}",
+        f"{name} {version(project)}",
         count(bare, "passed", "xfailed"),
         count(guarded, "passed", "xfailed"),
         count(bare, "failed", "error", "xpassed"),

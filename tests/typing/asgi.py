@@ -5,7 +5,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Scope
 
-from hostline.asgi import CanonicalHostMiddleware, RequestTimeoutMiddleware, from_env
+from hostline.asgi import RESPONSES, CanonicalHostMiddleware, RequestTimeoutMiddleware, from_env
 
 
 def _host_for(scope: Scope) -> str | None:
@@ -18,7 +18,7 @@ starlette = Starlette(
         Middleware(RequestTimeoutMiddleware, service_timeout=10),
     ]
 )
-fastapi = FastAPI()
+fastapi = FastAPI(responses=RESPONSES)
 fastapi.add_middleware(RequestTimeoutMiddleware)
 fastapi.add_middleware(CanonicalHostMiddleware, host_for=_host_for)
 

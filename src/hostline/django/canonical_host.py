@@ -1,35 +1,24 @@
-"""The guards as Django ``MIDDLEWARE`` entries.
+"""The canonical host as an entry of ``MIDDLEWARE``: the first of them.
 
-They are configured in Django's settings, under the names of the environment variables and
-with values of any type that an argument may have: ``HOSTLINE_CANONICAL_HOST = None``. What
-is not there is taken from the environment. The canonical host belongs first in
-``MIDDLEWARE``, so that no other entry redirects within the wrong host.
-
-Needs Django alone. A request's host is read from ``META``, since ``get_host()`` raises
-where a host is not allowed, and one that is to be redirected often is not.
+No other is to redirect within a wrong host. A request's host is read from ``META``, since
+``get_host()`` raises where a host is not allowed, and one that is to be redirected often
+is not.
 """
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
-from hostline._environment import PREFIX, unknown_variables
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.core.exceptions import MiddlewareNotUsed
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+
+from hostline import _flat_names
 from hostline._host_guard import HostGuard
 from hostline._hosts import Asked
 from hostline._responses import PAGES, TEXT, host_response
 from hostline._targets import Target, asgi_target, wsgi_target
-from hostline.errors import SettingsError
-from hostline.settings import CanonicalHostSettings, RequestTimeoutSettings, Setting
-
-try:
-    from asgiref.sync import iscoroutinefunction, markcoroutinefunction
-    from django.conf import settings as django_settings
-    from django.core.exceptions import MiddlewareNotUsed
-    from django.http import HttpRequest, HttpResponse
-    from django.http.response import HttpResponseBase
-except ImportError as error:
-    raise ImportError('hostline.django needs Django: pip install "hostline[django]"') from error
-
-__all__ = ["CanonicalHostMiddleware"]
+from hostline.django import flat_settings
 
 # What the next layer gives: sync and async stacks have the same kind of entries.
 _Response: TypeAlias = HttpResponseBase | Awaitable[HttpResponseBase]
@@ -43,7 +32,7 @@ class CanonicalHostMiddleware:
     async_capable = True
 
     def __init__(self, get_response: _GetResponse) -> None:
-        guard = _load_guard()
+        guard = _flat_names.loaded(HostGuard.load, flat_settings.given(), _flat_names.HOST_FIELDS)
         if guard is None:
             raise MiddlewareNotUsed("No canonical host is set.")
         settings = guard.rules.settings
@@ -87,28 +76,6 @@ class CanonicalHostMiddleware:
 
 async def _awaitable(response: HttpResponseBase) -> HttpResponseBase:
     return response
-
-
-def _load_guard() -> HostGuard | None:
-    fields = {name: each.name for name, each in _attributes(CanonicalHostSettings.settings(), "CANONICAL")}
-    timeouts = dict(_attributes(RequestTimeoutSettings.settings(), "TIMEOUT"))
-    given = {name: getattr(django_settings, name) for name in dir(django_settings) if name.startswith(PREFIX)}
-    texts = {name: value if isinstance(value, str) else repr(value) for name, value in given.items()}
-    problems = list(unknown_variables(texts, {*fields, *timeouts}))
-    guard = None
-    try:
-        guard = HostGuard.load({fields[name]: value for name, value in given.items() if name in fields})
-    except SettingsError as error:
-        problems += error.problems
-    if problems:
-        raise SettingsError(problems)
-    return guard
-
-
-def _attributes(settings: tuple[Setting, ...], prefix: str) -> Iterator[tuple[str, Setting]]:
-    """Each setting under its name in Django's: that of its variable, or what would be its name."""
-    for each in settings:
-        yield each.variable or f"HOSTLINE_{prefix}_{each.name.upper()}", each
 
 
 def _asked(request: HttpRequest) -> Asked:

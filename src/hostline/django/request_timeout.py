@@ -1,0 +1,67 @@
+"""The request timeout as an entry of ``MIDDLEWARE``, by the machinery of the WSGI and the ASGI one.
+
+An entry gets a request and gives a response, so each call is put to the machinery as a
+little app: its environ or scope is that of Django's request, and what it answers it leaves
+in the ``Call``. A response that comes by way of the protocol instead is the guard's own, 503
+or 504. ``sync_stack`` and ``async_stack`` tell what that is like in each.
+"""
+
+from collections.abc import Awaitable, Callable
+from types import EllipsisType
+from typing import Any, TypeAlias, cast
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+
+from hostline import _flat_names
+from hostline.django import flat_settings
+from hostline.django.calls import REQUEST
+from hostline.django.sync_stack import SyncStack
+from hostline.settings import RequestTimeoutOptions, RequestTimeoutSettings, Seconds
+
+_Response: TypeAlias = HttpResponseBase | Awaitable[HttpResponseBase]
+_GetResponse: TypeAlias = Callable[[HttpRequest], _Response]
+_TimeoutFor: TypeAlias = Callable[[HttpRequest], Seconds | EllipsisType]
+
+
+class RequestTimeoutMiddleware:
+    """Drops the requests that waited too long and aborts those that run too long.
+
+    Its clock runs from where it stands in ``MIDDLEWARE`` until the response is there; in a
+    sync stack, until the first chunk of a stream is.
+    """
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: _GetResponse) -> None:
+        options = _options()
+        # asgiref's: before CPython 3.12 inspect's does not see what markcoroutinefunction does.
+        if iscoroutinefunction(get_response):  # pyright: ignore[reportDeprecated]
+            markcoroutinefunction(self)
+            from hostline.django.async_stack import AsyncStack  # noqa: PLC0415 - no WSGI process needs it
+
+            self._answer: _GetResponse = AsyncStack(get_response, options)
+        else:
+            self._answer = SyncStack(get_response, options)
+
+    def __call__(self, request: HttpRequest) -> _Response:
+        """Have the next layer answer, in time."""
+        return self._answer(request)
+
+
+def _options() -> RequestTimeoutOptions:
+    """What Django's settings say, for a guard that is called with an environ or a scope."""
+    given = flat_settings.given()
+    _flat_names.loaded(RequestTimeoutSettings.load, given, _flat_names.TIMEOUT_FIELDS)
+    options = _flat_names.arguments(given, _flat_names.TIMEOUT_FIELDS)
+    timeout_for = options.get("timeout_for")
+    if callable(timeout_for):
+        options["timeout_for"] = _of_request(cast("_TimeoutFor", timeout_for))
+    return cast("RequestTimeoutOptions", options)
+
+
+def _of_request(timeout_for: _TimeoutFor) -> Callable[[dict[str, Any]], Seconds | EllipsisType]:
+    """The function that is given an environ or scope, for one that is given Django's request."""
+    return lambda source: timeout_for(source[REQUEST]())

@@ -1,0 +1,206 @@
+"""The command line: ``hostline config`` as text and as JSON, and what it warns of."""
+
+import json
+import runpy
+import sys
+
+import pytest
+
+from hostline import CanonicalHostSettings, RequestTimeoutSettings
+from hostline._advice import Situation, advice
+from hostline._configuration import NOTE, Configuration
+from hostline.cli import main
+
+EVERY = [*CanonicalHostSettings.settings(), *RequestTimeoutSettings.settings()]
+SET = {
+    "HOSTLINE_CANONICAL_HOST": "WWW.example.com:8000",
+    "HOSTLINE_CANONICAL_IGNORE": "api.example.com,/^x[0-9]{1,3}[.]/",
+    "HOSTLINE_TIMEOUT_FOR": "/reports=60s,/export/=off",
+    "RACK_TIMEOUT_SERVICE_TIMEOUT": "10",
+    "HOSTLINE_TIMEOUT_SIGNAL": "SIGVTALRM",
+    "HOSTLINE_WAIT_TIMEOUT": "off",
+    "HOSTLINE_SERVICE_PAST_WAIT": "on",
+}
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    def set_variables(**variables):
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    return set_variables
+
+
+# hostline config
+
+
+def test_text(environment, capsys):
+    environment(**SET)
+    assert main(["config"]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    for row in (
+        "host www.example.com:8000 HOSTLINE_CANONICAL_HOST",
+        "ignore api.example.com,/^x[0-9]{1,3}[.]/ HOSTLINE_CANONICAL_IGNORE",
+        "only none default",
+        "preserve_method on default",
+        "service_timeout 10 seconds RACK_TIMEOUT_SERVICE_TIMEOUT",
+        "wait_timeout off HOSTLINE_WAIT_TIMEOUT",
+        "service_past_wait on HOSTLINE_SERVICE_PAST_WAIT",
+        "term_on_timeout off default",
+        "timeout_for /reports=60s,/export/=off HOSTLINE_TIMEOUT_FOR",
+        "signal SIGVTALRM HOSTLINE_TIMEOUT_SIGNAL",
+        "How long a request may run.",
+    ):
+        assert lines.count(row) == 1
+    assert " ".join(lines).count(NOTE) == 1
+    assert "Warnings" not in lines
+    assert "Problems" not in lines
+
+
+def test_text_fits_a_page_of_documentation(environment, capsys):
+    environment(**SET, DYNO="web.1", HOSTLINE_TERM_ON_TIMEOUT="1")
+    main(["config"])
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 100
+
+
+def test_json(environment, capsys):
+    environment(**SET)
+    assert main(["config", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    rows = {(row["guard"], row["name"]): row for row in report["settings"]}
+    assert len(rows) == len(EVERY)
+    assert rows["request timeout", "service_timeout"] == {
+        "guard": "request timeout",
+        "name": "service_timeout",
+        "value": 10.0,
+        "source": "RACK_TIMEOUT_SERVICE_TIMEOUT",
+        "variable": "HOSTLINE_SERVICE_TIMEOUT",
+        "unit": "seconds",
+        "meaning": "How long a request may run.",
+    }
+    assert rows["canonical host", "ignore"]["value"] == ["api.example.com", "/^x[0-9]{1,3}[.]/"]
+    assert rows["request timeout", "timeout_for"]["value"] == [["/reports", 60.0], ["/export/", None]]
+    assert rows["request timeout", "wait_timeout"]["value"] is None
+    assert rows["canonical host", "host_for"]["variable"] is None
+    assert (report["note"], report["warnings"], report["problems"]) == (NOTE, [], [])
+
+
+def test_all_problems_in_one_report(environment, capsys):
+    environment(HOSTLINE_SERVICE_TIMEOUT="fast", HOSTLINE_CANONICAL_HOST="a/b", HOSTLINE_SERVCE_TIMEOUT="1")
+    assert main(["config", "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert len(report["problems"]) == 3
+    assert report["settings"] == []
+    assert main(["config"]) == 1
+    text = " ".join(capsys.readouterr().out.split())
+    assert text.startswith("Problems - ")
+    assert "The nearest known name is HOSTLINE_SERVICE_TIMEOUT." in text
+
+
+@pytest.mark.parametrize(("signal", "shown"), (("SIGURG", "SIGURG"), ("35", "35")))
+def test_signals_have_names(signal, shown):
+    rows = {row.name: row.value for row in Configuration.of({"HOSTLINE_TIMEOUT_SIGNAL": signal}).settings}
+    assert rows["signal"] == shown
+
+
+# Warnings
+
+HEROKU = {"DYNO": "web.1"}
+HOST = {"HOSTLINE_CANONICAL_HOST": "example.com"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "ids"),
+    (
+        ({}, []),
+        ({**HEROKU, **HOST}, []),
+        ({**HEROKU, "HOSTLINE_SERVICE_TIMEOUT": "30"}, ["service-timeout-heroku"]),
+        ({**HEROKU, "HOSTLINE_SERVICE_TIMEOUT": "29.5"}, []),
+        ({**HEROKU, "CI": "1", "HOSTLINE_SERVICE_TIMEOUT": "30"}, []),
+        ({**HEROKU, "HOSTLINE_SERVICE_TIMEOUT": "off"}, ["service-timeout-heroku"]),
+        ({**HEROKU, "HOSTLINE_WAIT_TIMEOUT": "off"}, ["wait-timeout-heroku"]),
+        ({**HEROKU, "HOSTLINE_WAIT_TIMEOUT": "31"}, ["wait-timeout-heroku"]),
+        ({**HEROKU, "HOSTLINE_STREAM_TIMEOUT": "54"}, []),
+        ({**HEROKU, "HOSTLINE_STREAM_TIMEOUT": "55"}, ["stream-timeout-heroku"]),
+        ({**HEROKU, **HOST, "HOSTLINE_CANONICAL_TRUST_FORWARDED_HOST": "on"}, ["forwarded-host-heroku"]),
+        ({**HEROKU, "HOSTLINE_TIMEOUT_TRUST_TIMEOUT_HEADER": "grpc-timeout"}, ["timeout-header-heroku"]),
+        ({"HOSTLINE_SERVICE_TIMEOUT": "5", "RACK_TIMEOUT_SERVICE_TIMEOUT": "6"}, ["shadowed-variable"]),
+        ({**HOST, "CANONICAL_HOST": "example.org"}, ["shadowed-variable"]),
+        ({"HOSTLINE_CANONICAL_SCHEME": "https"}, ["no-host"]),
+        ({**HOST, "HOSTLINE_CANONICAL_SCHEME": "https"}, ["https-unseen"]),
+        ({**HOST, **HEROKU, "HOSTLINE_CANONICAL_SCHEME": "https"}, []),
+        ({**HOST, "FORWARDED_ALLOW_IPS": "*", "HOSTLINE_CANONICAL_SCHEME": "https"}, []),
+        ({**HOST, "HOSTLINE_CANONICAL_REPORT_ONLY": "on"}, ["report-only"]),
+        ({**HOST, "HOSTLINE_CANONICAL_IGNORE": "*"}, ["pattern"]),
+        ({**HOST, "HOSTLINE_CANONICAL_ONLY": "example.com"}, ["only-canonical"]),
+        ({**HOST, "HOSTLINE_CANONICAL_ONLY": "example.com,www.example.com"}, []),
+        ({"HOSTLINE_TIMEOUT_MODE": "report"}, ["report-mode"]),
+        ({"HOSTLINE_SERVICE_TIMEOUT": "31"}, ["service-beyond-wait"]),
+        ({"HOSTLINE_SERVICE_TIMEOUT": "31", "HOSTLINE_SERVICE_PAST_WAIT": "on"}, []),
+        ({"HOSTLINE_WARN_AFTER": "15"}, ["warn-after"]),
+        ({"HOSTLINE_WARN_AFTER": "14"}, []),
+        ({"HOSTLINE_TERM_ON_TIMEOUT": "1"}, ["term-on-timeout"]),
+        ({"HOSTLINE_TIMEOUT_SIGNAL": "USR1"}, ["signal-taken"]),
+        ({"GUNICORN_CMD_ARGS": "--workers=2"}, []),
+        ({"GUNICORN_CMD_ARGS": "-t 15"}, ["gunicorn-timeout"]),
+        ({"GUNICORN_CMD_ARGS": "--timeout=0"}, []),
+        ({"GUNICORN_CMD_ARGS": "--timeout 5 --threads 4"}, []),
+        ({"GUNICORN_CMD_ARGS": "--timeout 5 -k gevent"}, []),
+        ({"GUNICORN_CMD_ARGS": "-w 2", "HOSTLINE_SERVICE_TIMEOUT": "off"}, ["gunicorn-timeout"]),
+        ({"GUNICORN_CMD_ARGS": "--timeout soon"}, []),
+        ({"GUNICORN_CMD_ARGS": "'"}, []),
+        ({"GUNICORN_CMD_ARGS": "-k eventlet"}, ["eventlet"]),
+        ({"GUNICORN_CMD_ARGS": "-k eventlet", "HOSTLINE_TIMEOUT_MODE": "report"}, ["report-mode"]),
+    ),
+    ids=str,
+)
+def test_warnings(environ, ids):
+    configuration = Configuration.of(environ)
+    assert configuration.problems == ()
+    assert [each.id for each in configuration.warnings] == ids
+
+
+def test_each_warning_is_a_sentence_and_more():
+    environ = {**HEROKU, "HOSTLINE_SERVICE_TIMEOUT": "60", "GUNICORN_CMD_ARGS": "-t 30"}
+    for each in Configuration.of(environ).warnings:
+        assert each.text.endswith(".")
+
+
+def test_a_python_on_which_nothing_can_be_aborted(monkeypatch):
+    monkeypatch.setattr(sys.implementation, "name", "pypy")
+    situation = Situation(CanonicalHostSettings.load({}, {}), RequestTimeoutSettings.load({}, {}), {})
+    assert [each.id for each in advice(situation)] == ["python"]
+
+
+# The command itself
+
+
+def test_python_m_hostline(monkeypatch, environment, capsys):
+    environment(HOSTLINE_SERVICE_TIMEOUT="x")
+    monkeypatch.setattr(sys, "argv", ["hostline", "config", "--json"])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_module("hostline", run_name="__main__")
+    assert caught.value.code == 1
+    assert len(json.loads(capsys.readouterr().out)["problems"]) == 1
+
+
+@pytest.mark.parametrize("arguments", ([], ["confg"], ["config", "--jsn"], ["check"], ["check", "ftp://x"]))
+def test_a_command_written_wrongly(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "hostline" in capsys.readouterr().err
+
+
+def test_demo_without_its_packages(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setitem(sys.modules, "hostline.demo", None)
+    assert main(["demo", "--scenes"]) == 1
+    assert "hostline.demo" in capsys.readouterr().err
+
+
+def test_no_warning_is_printed_beside_the_report(environment, capsys):
+    environment(HOSTLINE_CANONICAL_HOST="example.com", HOSTLINE_CANONICAL_IGNORE="*")
+    assert main(["config"]) == 0
+    assert capsys.readouterr().err == ""
