@@ -80,7 +80,7 @@ FOREIGN = {
     "_greenlets": {"gevent"},
     "_pool_threads": {"anyio"},
     "_trio_request": {"anyio"},
-    "_wsgi_exchange": {"werkzeug"},
+    "wsgi": {"werkzeug"},
     "asgi": {"starlette"},
     "django": {"asgiref", "django"},
     "flask": {"flask"},

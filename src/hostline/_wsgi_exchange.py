@@ -1,20 +1,17 @@
 """Reading an environ and writing a response, for both guards.
 
-What the client prefers to read is asked of Werkzeug, which ``hostline.wsgi`` needs. Django's
-entry comes here without: what answers there instead, the tests hold to Werkzeug's answers.
+Needs no framework: Django's entry comes here, too.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 from hostline._responses import TEXT, Response, preferred_type
 from hostline._targets import Target, wsgi_target
 
-try:
-    from werkzeug.datastructures import MIMEAccept
-    from werkzeug.http import parse_accept_header
-except ImportError:
-    parse_accept_header = None
+#: Tells which of some media types a client prefers, by its ``Accept``. ``hostline.wsgi`` has
+#: Werkzeug do it, to whose answers the tests hold this one.
+negotiate: Callable[[str, Sequence[str]], str | None] = preferred_type
 
 
 def octets(environ: WSGIEnvironment, key: str) -> bytes | None:
@@ -35,10 +32,7 @@ def target(environ: WSGIEnvironment) -> Target:
 
 def media_type(environ: WSGIEnvironment, offers: Sequence[str]) -> str:
     """Which of the offers the client likes best; plain text where it likes none of them."""
-    accept = environ.get("HTTP_ACCEPT", "")
-    if parse_accept_header is None:
-        return preferred_type(accept, offers) or TEXT
-    return parse_accept_header(accept, MIMEAccept).best_match(offers, TEXT)
+    return negotiate(environ.get("HTTP_ACCEPT", ""), offers) or TEXT
 
 
 def send(response: Response, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

@@ -4,23 +4,34 @@ An adapter reads the environ, asks ``_hosts`` and writes a ``_responses.Response
 decides nothing. Needs Werkzeug, which every WSGI framework that is not Django has.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import EllipsisType
 from typing import Self, Unpack, cast
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+from hostline import _wsgi_exchange
 from hostline._authority import Authority
 from hostline._host_guard import HostGuard
 from hostline._hosts import Asked
 from hostline._responses import PAGES, host_response
-from hostline._wsgi_exchange import media_type, octets, parse_accept_header, send, target
+from hostline._wsgi_exchange import media_type, octets, send, target
 from hostline._wsgi_timeout import RequestTimeoutMiddleware
 from hostline.settings import CanonicalHostKeywords, check_environment
 
+try:
+    from werkzeug.datastructures import MIMEAccept
+    from werkzeug.http import parse_accept_header
+except ImportError as error:
+    raise ImportError('hostline.wsgi needs Werkzeug: pip install "hostline[wsgi]"') from error
+
 __all__ = ["CanonicalHostMiddleware", "RequestTimeoutMiddleware", "from_env"]
 
-if parse_accept_header is None:
-    raise ImportError('hostline.wsgi needs Werkzeug: pip install "hostline[wsgi]"')
+
+def _best_match(accept: str, offers: Sequence[str]) -> str | None:
+    return parse_accept_header(accept, MIMEAccept).best_match(offers)
+
+
+_wsgi_exchange.negotiate = _best_match
 
 
 class CanonicalHostMiddleware:
