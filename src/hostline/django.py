@@ -9,6 +9,7 @@ Needs Django alone. A request's host is read from ``META``, since ``get_host()``
 where a host is not allowed, and one that is to be redirected often is not.
 """
 
+import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeAlias
 
@@ -16,6 +17,7 @@ from hostline._environment import PREFIX, unknown_variables
 from hostline._host_guard import HostGuard
 from hostline._hosts import Asked
 from hostline._responses import PAGES, TEXT, host_response
+from hostline._routes import DJANGO_REQUEST
 from hostline._targets import Target, asgi_target, wsgi_target
 from hostline.errors import SettingsError
 from hostline.settings import CanonicalHostSettings, RequestTimeoutSettings, Setting
@@ -29,7 +31,7 @@ try:
 except ImportError as error:
     raise ImportError('hostline.django needs Django: pip install "hostline[django]"') from error
 
-__all__ = ["CanonicalHostMiddleware"]
+__all__ = ["CanonicalHostMiddleware", "RouteMiddleware"]
 
 # What the next layer gives: sync and async stacks have the same kind of entries.
 _Response: TypeAlias = HttpResponseBase | Awaitable[HttpResponseBase]
@@ -83,6 +85,28 @@ class CanonicalHostMiddleware:
         response = host_response(refusal, _preferred_type(request), cache_control)
         response = response.to(request.method or "")
         return HttpResponse(response.body, status=response.status, headers=dict(response.headers))
+
+
+class RouteMiddleware:
+    """Has hostline's events know Django's routes, wherever it is in ``MIDDLEWARE``.
+
+    The guard of the timeout is around all of Django, which leaves no word of the route where
+    that could find it.
+    """
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: _GetResponse) -> None:
+        self._get_response = get_response
+        if iscoroutinefunction(get_response):  # pyright: ignore[reportDeprecated] - as above
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> _Response:
+        """Leave a reference to the request, whose route is resolved later."""
+        source = getattr(request, "scope", request.META)
+        source[DJANGO_REQUEST] = weakref.ref(request)  # the request holds the environ or scope itself
+        return self._get_response(request)
 
 
 async def _awaitable(response: HttpResponseBase) -> HttpResponseBase:
