@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks import api_cost, asgi_cost, due_at_once, in_flight, lateness, servers, wsgi_cost
+from benchmarks import api_cost, asgi_cost, due_at_once, in_flight, lateness, servers, sinks_cost, wsgi_cost
 from benchmarks.results import Report, machine, versions
 from benchmarks.scale import FULL, SMOKE, Scale
 
@@ -21,6 +21,7 @@ PARTS: dict[str, Part] = {
     "in-flight": in_flight.run,
     "due-at-once": due_at_once.run,
     "lateness": lateness.run,
+    "sinks": sinks_cost.run,
     "servers": servers.run,
 }
 

@@ -83,6 +83,7 @@ FOREIGN = {
     "_asgi_exchange": {"anyio", "starlette"},
     "django": {"asgiref", "django"},
     "flask": {"flask"},
+    "observers": {"opentelemetry", "prometheus_client", "sentry_sdk"},
     "integrations": {"django", "httpx", "httpx2", "requests", "sqlalchemy"},
     "testing": {"anyio"},
     "demo": {"fastapi", "flask", "gunicorn", "starlette", "uvicorn", "werkzeug"},

@@ -85,8 +85,10 @@ class AsgiRequest(BendableRequest, Breakable):
     # Not `async def`, which would put a coroutine of ours around each of the server's.
     def send(self, message: Message) -> Awaitable[None]:
         """What the app gets as ``send``."""
-        if self.state is _TIMED_OUT and self.is_breakable:
-            return nowhere()
+        if self.state is _TIMED_OUT:
+            if self.is_breakable:
+                return nowhere()
+            self.guard.observers.note_timeout(self)
         kind = message["type"]
         if kind == "http.response.start":
             self.response_started = True
@@ -106,6 +108,12 @@ class AsgiRequest(BendableRequest, Breakable):
             self._withdraw()
         if self.end(_COMPLETED) and self.is_attended:
             self.guard.observers.tell(self, _COMPLETED)
+
+    def leave(self) -> None:
+        """The app has come back, and nobody has broken it off."""
+        self.complete()
+        if self.state is _TIMED_OUT:
+            self.guard.observers.note_timeout(self)
 
     def _go_on_streaming(self) -> None:
         """A chunk with more to come: from here on each gap has its own limit."""
@@ -235,6 +243,7 @@ class AsgiRequest(BendableRequest, Breakable):
             terminator.ask(main_frame())
 
     async def _send_answer(self) -> None:
+        self.guard.observers.note_timeout(self)
         offered = media_type({"headers": self._headers}, _responses.TIMEOUT_PAGES)
         response = _responses.timed_out(self.guard.settings, self, offered)
         await send_response(response.to(self.method), "http.response", self._server_send)

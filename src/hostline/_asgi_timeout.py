@@ -132,7 +132,7 @@ class RequestTimeoutMiddleware:
             if request.has_given_up:
                 request.give_up()  # a thread of its has, and nobody has answered yet
             if request.state is not _TIMED_OUT or not request.is_breakable:
-                request.complete()
+                request.leave()
                 raise
             await self._end(request, cancelling, error)
         else:
@@ -140,7 +140,7 @@ class RequestTimeoutMiddleware:
                 if request.state is _TIMED_OUT and request.is_breakable:
                     await self._end(request, cancelling, None)
                 else:
-                    request.complete()
+                    request.leave()
         finally:
             # An error's traceback holds this frame, and the task holds the error.
             del task
@@ -207,6 +207,7 @@ class RequestTimeoutMiddleware:
         """Come back from an app that was aborted, telling our cancellation from a foreign one."""
         request.lanes.revive()
         is_foreign = request.count_foreign() > cancelling
+        self.observers.note_timeout(request)
         if error is not None and is_foreign:
             raise error
         await self._conclude(request, error)
@@ -256,7 +257,7 @@ class RequestTimeoutMiddleware:
             elif error is not None:
                 raise error
         finally:
-            request.complete()
+            request.leave()
             current_request.reset(token)
             request.detach()
             del error  # its traceback holds this frame, which would hold it

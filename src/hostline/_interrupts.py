@@ -267,6 +267,7 @@ class ThreadRequest(ThreadCall, GuardedRequest):
         self.time_out(None)
         if self.is_untold:
             self.report(self.tell_timeout)
+        self.guard.observers.note_timeout(self)
 
     def see_out(self) -> None:
         """Have it ended and told, where an abort of a guard further out came in between."""

@@ -50,6 +50,7 @@ class Event(Protocol):
 
 Observer = Callable[[Any], object]
 _Wants = Callable[[Any], bool]
+_Meets = Callable[[RequestDetails], object]
 _OBSERVER_FAILED = "An observer of hostline failed and was skipped: %r"
 
 
@@ -144,6 +145,9 @@ class Observers:
 
     def __init__(self, observers: Iterable[Observer]) -> None:
         self._observers = tuple(_Told(each) for each in observers)
+        # Of sinks that belong to a request's context, such as its trace: no event can hold that.
+        self._meets = _methods(self._observers, "meet")
+        self._notes = _methods(self._observers, "note_timeout")
         #: Whether anybody wants to hear just now of how a request goes in the normal way.
         self.are_attentive: Callable[[], bool] = self._are_attentive
         # Each request asks this, so what can be known before is.
@@ -171,6 +175,8 @@ class Observers:
 
     def tell(self, request: RequestDetails, state: State) -> None:
         """Tell of a request that enters a state."""
+        if state is _READY:
+            self._call_each(self._meets, request)
         self.tell_of(state, lambda: RequestEvent.of(request, state))
 
     def tell_of(self, state: StrEnum, make_event: Callable[[], Event]) -> None:
@@ -183,6 +189,26 @@ class Observers:
                     each.tell(event)
                 except Exception:
                     logger.exception(_OBSERVER_FAILED, each.observer)
+
+    def note_timeout(self, request: RequestDetails) -> None:
+        """Call ``note_timeout`` of each observer that has one, once for each request; never raises.
+
+        In the request's own thread or loop, and before its answer goes out: the telling of a
+        timeout is another thread's, and may be later.
+        """
+        if request.is_timeout_noted:
+            return
+        request.is_timeout_noted = True
+        self._call_each(self._notes, request)
+
+    def _call_each(
+        self, calls: Iterable[Callable[[RequestDetails], object]], request: RequestDetails
+    ) -> None:
+        for call in calls:
+            try:
+                call(request)
+            except Exception:
+                logger.exception(_OBSERVER_FAILED, call)
 
     def flush(self, timeout: float) -> bool:
         """Wait until all that has happened before is told; False: not within the timeout."""
@@ -213,6 +239,11 @@ class _Told:
         except Exception:
             logger.exception(_OBSERVER_FAILED, self.observer)
             return False
+
+
+def _methods(observers: Iterable[_Told], name: str) -> tuple[_Meets, ...]:
+    found = (getattr(each.observer, name, None) for each in observers)
+    return tuple(method for method in found if method is not None)
 
 
 def _last_words() -> None:

@@ -92,7 +92,7 @@ def _rendered(trace: tuple[Position, ...]) -> str:
 
 @lru_cache(maxsize=64)
 def _rendered_trimmed(trace: tuple[Position, ...]) -> str:
-    libraries = [_library_of(file_name) for file_name, _, _ in trace]
+    libraries = [library_of(file_name) for file_name, _, _ in trace]
     if None not in libraries:
         return _rendered(trace)
     last_own = max(place for place, library in enumerate(libraries) if library is None)
@@ -116,7 +116,7 @@ def _left_out(libraries: list[str | None]) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _library_of(file_name: str) -> str | None:
+def library_of(file_name: str) -> str | None:
     """The library that the file is of; None: it is the app's own."""
     installed = _INSTALLED.match(file_name)
     if installed is not None:
