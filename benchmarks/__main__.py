@@ -17,6 +17,7 @@ from benchmarks import (
     in_flight,
     lateness,
     servers,
+    sinks_cost,
     wsgi_cost,
 )
 from benchmarks.results import Report, machine, versions
@@ -33,6 +34,7 @@ PARTS: dict[str, Part] = {
     "due-at-once": due_at_once.run,
     "lateness": lateness.run,
     "footprint": footprint.run,
+    "sinks": sinks_cost.run,
     "servers": servers.run,
 }
 

@@ -16,7 +16,7 @@ PACKAGE = Path(hostline.__file__).parent
 # A package stands for all of its modules, which may import each other.
 LAYERS: tuple[set[str], ...] = (
     {"_host_events", "_routes"},
-    {"errors", "_async_exceptions", "_authority", "_native", "_obstacles", "_targets"},
+    {"errors", "_async_exceptions", "_authority", "_debuggers", "_native", "_obstacles", "_targets"},
     {"_frames", "_wait_probe"},
     {"_calls", "_stacks"},
     {"_abortable", "_log", "_points", "_unblocking"},
@@ -53,7 +53,7 @@ LAYERS: tuple[set[str], ...] = (
     {"_wsgi_timeout", "_asgi_timeout"},
     {"wsgi", "asgi"},
     {"django", "flask", "integrations"},
-    {"cli", "demo"},
+    {"cli", "demo", "testing"},
     {"__main__"},
 )
 # The root is for users: it hands on names, and only the programs on top may import it.
@@ -84,7 +84,9 @@ FOREIGN = {
     "asgi": {"starlette"},
     "django": {"asgiref", "django"},
     "flask": {"flask"},
+    "observers": {"opentelemetry", "prometheus_client", "sentry_sdk"},
     "integrations": {"django", "httpx", "httpx2", "requests", "sqlalchemy"},
+    "testing": {"anyio"},
     "demo": {"fastapi", "flask", "gunicorn", "starlette", "uvicorn", "werkzeug"},
 }
 

@@ -12,7 +12,7 @@ from hostline import _observers
 from hostline._observers import MOST_WAITING, Observers
 from hostline._requests import RequestDetails, State
 from hostline.wsgi import RequestTimeoutMiddleware
-from timeouts import LONG, SHORT, Recorder, eventually, hello, serve, slow
+from timeouts import LONG, SHORT, Recorder, environ, eventually, hello, serve, slow
 from timeouts import BareRequest as Request
 
 
@@ -203,15 +203,13 @@ def test_an_observer_that_ends_its_thread_is_told_of_what_comes_next():
     assert told == [State.READY, State.COMPLETED]
 
 
-def test_an_observer_cannot_leave_the_process():
-    left = threading.Event()
-
+def test_an_observer_cannot_leave_the_process(caplog):
     def observer(event):
-        left.set()
         sys.exit(1)
 
     Observers([observer]).tell(Request(), State.READY)
-    assert left.wait(20)
+    # Waited for, or it would be said in the next test's log.
+    assert eventually(lambda: any("failed" in record.getMessage() for record in caplog.records))
 
 
 def test_where_no_thread_can_be_started_the_next_event_tries_again(monkeypatch, caplog):
@@ -329,3 +327,55 @@ def test_last_words_take_no_longer_than_they_may(stuck, monkeypatch):
         each.tell(Request(), State.READY)
     _observers._last_words()
     assert stuck.told == []
+
+
+class Attached(Recorder):
+    """A sink that belongs to the context of its requests."""
+
+    is_immediate = True
+
+    def __init__(self, fault=None):
+        super().__init__()
+        self.fault = fault
+        self.calls = []
+
+    def meet(self, request):
+        self._note("met", request)
+
+    def note_timeout(self, request):
+        self._note("noted", request)
+
+    def _note(self, what, request):
+        self.calls.append((what, request.path, threading.get_ident()))
+        if self.fault:
+            raise self.fault
+
+
+@pytest.mark.parametrize("fault", (None, ValueError("a defect of the sink's")))
+def test_a_sink_meets_the_request_and_notes_its_timeout_in_its_own_thread(fault, caplog):
+    sink = Attached(fault)
+    here = threading.get_ident()
+    for app, limit in ((hello, LONG), (slow, SHORT)):
+        guarded = RequestTimeoutMiddleware(app, observers=sink, service_timeout=limit)
+        served = serve(guarded)
+    assert served.status == 504
+    assert sink.calls == [("met", "/", here), ("met", "/", here), ("noted", "/", here)]
+    failed = [record for record in caplog.records if "Attached" in record.getMessage()]
+    assert len(failed) == (3 if fault else 0)
+
+
+def test_a_timeout_is_noted_before_its_answer_goes_out_and_once():
+    sink = Attached()
+    order = []
+    sink.note_timeout = lambda request: order.append("noted")
+    app = RequestTimeoutMiddleware(
+        RequestTimeoutMiddleware(slow, observers=sink, service_timeout=SHORT),
+        service_timeout=LONG,
+        observers=sink,
+    )
+
+    def start_response(status, headers, exc_info=None):
+        order.append(status)
+
+    app(environ(), start_response)
+    assert order == ["noted", "504 Gateway Timeout"]

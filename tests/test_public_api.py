@@ -34,7 +34,7 @@ ADAPTERS = {
     "hostline.wsgi": {"CanonicalHostMiddleware", "RequestTimeoutMiddleware", "from_env"},
     "hostline.asgi": {"RESPONSES", "CanonicalHostMiddleware", "RequestTimeoutMiddleware", "from_env"},
     "hostline.flask": {"Hostline"},
-    "hostline.django": {"CanonicalHostMiddleware", "RequestTimeoutMiddleware"},
+    "hostline.django": {"CanonicalHostMiddleware", "RequestTimeoutMiddleware", "RouteMiddleware"},
 }
 # What an app that only wants an error class must not pay for, or have to install.
 FOREIGN = {"werkzeug", "starlette", "django", "flask", "anyio", "trio", "gevent"}

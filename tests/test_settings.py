@@ -529,14 +529,34 @@ def test_observers_in_a_variable():
     assert load(HOSTLINE_TIMEOUT_OBSERVERS="off").observers == ()
 
 
+def test_an_observer_is_no_async_function():
+    async def observer(event):
+        pass
+
+    class Observer:
+        async def __call__(self, event):
+            pass
+
+    for each in (observer, Observer()):
+        problem = problem_of({"observers": [each]})
+        assert (
+            " in observers is an async function, which nobody would wait for. Write 'log', 'prometheus'"
+            in problem
+        )
+
+
 def test_wrong_observers():
-    remedy = "Write 'log', a callable, or a list of them; () switches them off."
+    remedy = (
+        "Write 'log', 'prometheus', 'opentelemetry', 'sentry', a callable, or a list of them; "
+        "() switches them off."
+    )
     assert problems_of({"observers": ["lgo", call, 5]}) == (
         f"'lgo' in observers is no observer. {remedy}",
         f"5 in observers is no observer. {remedy}",
     )
-    assert problem_of(HOSTLINE_TIMEOUT_OBSERVERS="log,sentry") == (
-        "'sentry' in HOSTLINE_TIMEOUT_OBSERVERS is no observer. Write log, or off."
+    assert problem_of(HOSTLINE_TIMEOUT_OBSERVERS="log,statsd") == (
+        "'statsd' in HOSTLINE_TIMEOUT_OBSERVERS is no observer. "
+        "Write log, prometheus, opentelemetry and sentry, or some of them, or off."
     )
 
 

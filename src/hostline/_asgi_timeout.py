@@ -156,16 +156,16 @@ class RequestTimeoutMiddleware:
         except BaseException as error:
             if request.has_given_up:
                 request.give_up()  # a thread of its has, and nobody has answered yet
-            if request.outcome is not _TIMED_OUT or not self.breaks:
-                request.complete()
+            if request.outcome is not _TIMED_OUT or not request.is_breakable:
+                request.leave()
                 raise
             await self._end(request, cancelling, error)
         else:
             if request.outcome is not _COMPLETED:
-                if request.outcome is _TIMED_OUT and self.breaks:
+                if request.outcome is _TIMED_OUT and request.is_breakable:
                     await self._end(request, cancelling, None)
                 else:
-                    request.complete()
+                    request.leave()
         finally:
             # An error's traceback holds this frame, and the task holds the error.
             del task
@@ -235,6 +235,7 @@ class RequestTimeoutMiddleware:
         """Come back from an app that was aborted, telling our cancellation from a foreign one."""
         request.lanes.revive()
         is_foreign = request.count_foreign() > cancelling
+        self.observers.note_timeout(request)
         if error is not None and is_foreign:
             raise error
         await self._conclude(request, error)
@@ -279,12 +280,12 @@ class RequestTimeoutMiddleware:
         error: BaseException | None = None
         try:
             error = await request.run(self.app, scope)
-            if request.outcome is _TIMED_OUT and self.breaks:
+            if request.outcome is _TIMED_OUT and request.is_breakable:
                 await self._conclude(request, error)
             elif error is not None:
                 raise error
         finally:
-            request.complete()
+            request.leave()
             current_request.reset(token)
             request.detach()
             del error  # its traceback holds this frame, which would hold it

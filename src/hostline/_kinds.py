@@ -7,6 +7,7 @@ read and what to write instead of a wrong value. The kinds of hosts are in ``_ho
 May import ``errors`` and ``_environment`` of hostline.
 """
 
+import inspect
 import math
 import re
 import signal
@@ -182,8 +183,16 @@ def _check_callable(given: Given, value: object) -> object:
     return value
 
 
+#: The sinks that a setting can name; all but the log want a library, and are imported when named.
+SINKS = ("log", "prometheus", "opentelemetry", "sentry")
+
+
 def _check_observer(given: Given, item: object) -> object:
-    if callable(item) or (isinstance(item, str) and item == "log"):
+    if isinstance(item, str) and item in SINKS:
+        return item
+    if callable(item):
+        if inspect.iscoroutinefunction(item) or inspect.iscoroutinefunction(type(item).__call__):
+            raise given.refusal_of(item, "is an async function, which nobody would wait for")
         return item
     raise given.refusal_of(item, "is no observer")
 
@@ -310,8 +319,8 @@ TIMEOUT_FOR = Kind(
 )
 OBSERVERS = Kind(
     _check_observers,
-    "'log', a callable, or a list of them; () switches them off",
-    "log, or off",
+    "'log', 'prometheus', 'opentelemetry', 'sentry', a callable, or a list of them; () switches them off",
+    "log, prometheus, opentelemetry and sentry, or some of them, or off",
     read_list,
     can_be_off=True,
 )

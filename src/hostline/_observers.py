@@ -50,6 +50,7 @@ class Event(Protocol):
 
 Observer = Callable[[Any], object]
 _Wants = Callable[[Any], bool]
+_Meets = Callable[[RequestDetails], object]
 _OBSERVER_FAILED = "An observer of hostline failed and was skipped: %r"
 
 
@@ -144,20 +145,25 @@ class Observers:
 
     def __init__(self, observers: Iterable[Observer]) -> None:
         self._observers = tuple(_Told(each) for each in observers)
+        # Of sinks that belong to a request's context, such as its trace: no event can hold that.
+        self._meets = _methods(self._observers, "meet")
+        self._notes = _methods(self._observers, "note_timeout")
         #: Whether anybody wants to hear just now of how a request goes in the normal way.
         self.are_attentive: Callable[[], bool] = self._are_attentive
         #: What a request looks into before it asks that: False at ``logging.INFO`` says that nobody does.
         self.attention: Mapping[int, bool] = {logging.INFO: bool(self._observers)}
-        if len(self._observers) == 1:  # the log alone, as a rule: spare each request the loop
-            only = self._observers[0].observer
-            self.are_attentive = getattr(only, "is_attentive", self._are_attentive)
-            self.attention = getattr(only, "attention", self.attention)
+        # Each request asks this, so what can be known before is.
+        if any(each.is_attentive is _always for each in self._observers):
+            self.are_attentive = _always
+        elif len(self._observers) == 1:  # the log alone, as a rule
+            self.are_attentive = self._observers[0].is_attentive
+            self.attention = getattr(self._observers[0].observer, "attention", self.attention)
 
     def __bool__(self) -> bool:
         return bool(self._observers)
 
     def _are_attentive(self) -> bool:
-        return any(map(self.want, (_READY, _COMPLETED, _ACTIVE)))
+        return any(each.is_attentive() for each in self._observers)
 
     def want(self, state: StrEnum) -> bool:
         """Whether anybody wants to hear of it just now."""
@@ -172,6 +178,8 @@ class Observers:
 
     def tell(self, request: RequestDetails, state: State) -> None:
         """Tell of a request that enters a state."""
+        if state is _READY:
+            self._call_each(self._meets, request)
         self.tell_of(state, lambda: RequestEvent.of(request, state))
 
     def tell_of(self, state: StrEnum, make_event: Callable[[], Event]) -> None:
@@ -185,9 +193,33 @@ class Observers:
                 except Exception:
                     logger.exception(_OBSERVER_FAILED, each.observer)
 
+    def note_timeout(self, request: RequestDetails) -> None:
+        """Call ``note_timeout`` of each observer that has one, once for each request; never raises.
+
+        In the request's own thread or loop, and before its answer goes out: the telling of a
+        timeout is another thread's, and may be later.
+        """
+        if request.is_timeout_noted:
+            return
+        request.is_timeout_noted = True
+        self._call_each(self._notes, request)
+
+    def _call_each(
+        self, calls: Iterable[Callable[[RequestDetails], object]], request: RequestDetails
+    ) -> None:
+        for call in calls:
+            try:
+                call(request)
+            except Exception:
+                logger.exception(_OBSERVER_FAILED, call)
+
     def flush(self, timeout: float) -> bool:
         """Wait until all that has happened before is told; False: not within the timeout."""
         return all(each.mailbox is None or each.mailbox.flush(timeout) for each in self._observers)
+
+
+def _always() -> bool:
+    return True
 
 
 class _Told:
@@ -198,6 +230,11 @@ class _Told:
         self.mailbox = None if getattr(observer, "is_immediate", False) else Mailbox(observer)
         self.tell: Callable[[Any], object] = observer if self.mailbox is None else self.mailbox.post
         self._wants: _Wants | None = getattr(observer, "wants", None)
+        by_itself = self._is_attentive if self._wants else _always
+        self.is_attentive: Callable[[], bool] = getattr(observer, "is_attentive", by_itself)
+
+    def _is_attentive(self) -> bool:
+        return any(map(self.wants, (_READY, _COMPLETED, _ACTIVE)))
 
     def wants(self, state: StrEnum) -> bool:
         try:
@@ -205,6 +242,11 @@ class _Told:
         except Exception:
             logger.exception(_OBSERVER_FAILED, self.observer)
             return False
+
+
+def _methods(observers: Iterable[_Told], name: str) -> tuple[_Meets, ...]:
+    found = (getattr(each.observer, name, None) for each in observers)
+    return tuple(method for method in found if method is not None)
 
 
 def _last_words() -> None:

@@ -85,6 +85,9 @@ class RequestDetails(Abortable):
     is_active = False
     #: Whether this timeout asked the process to end (``term_on_timeout``).
     term: bool = False
+    is_timeout_noted = False
+    #: What traces it, as far as an observer has met it.
+    span: object = None
     #: Called when it ends, whichever way.
     on_end: Callable[[], object] | None = None
     trace: _stacks.Trace | None = None

@@ -245,7 +245,8 @@ class CanonicalHostSettings(_Settings):
         ("log",),
         OBSERVERS,
         "HOSTLINE_CANONICAL_OBSERVERS",
-        "Who is told of each request that is redirected or rejected: `log`, the built-in one, and callables.",
+        "Who is told of each request that is redirected or rejected: `log`, `prometheus`, `opentelemetry` "
+        "and callables.",
     )
 
     def __post_init__(self) -> None:
@@ -363,7 +364,7 @@ class RequestTimeoutSettings(_Settings):
         ("log",),
         OBSERVERS,
         "HOSTLINE_TIMEOUT_OBSERVERS",
-        "Who is told of each request's states: `log`, the built-in one, and callables.",
+        "Who is told of each request's states: `log`, `prometheus`, `opentelemetry`, `sentry` and callables.",
     )
     signal: int = _setting(
         getattr(signal, "SIGURG", 0),

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+from hostline.observers import HostEvent, RequestEvent
+from hostline.observers.prometheus import PrometheusObserver
 from hostline.wsgi import CanonicalHostMiddleware, RequestTimeoutMiddleware, from_env
 
 
@@ -26,6 +28,14 @@ wrapped = RequestTimeoutMiddleware(wrapped, timeout_for=_timeout_for)
 wrapped = CanonicalHostMiddleware(wrapped)
 wrapped = CanonicalHostMiddleware(wrapped, "www.example.com", scheme="https", ignore="*.preview.example.com")
 wrapped = CanonicalHostMiddleware(wrapped, host_for=_host_for)
+
+
+def _observer(event: RequestEvent | HostEvent) -> None:
+    print(event.state, event.method)
+
+
+wrapped = RequestTimeoutMiddleware(wrapped, observers=["log", "prometheus", PrometheusObserver(), _observer])
+wrapped = CanonicalHostMiddleware(wrapped, "www.example.com", observers=PrometheusObserver())
 
 CanonicalHostMiddleware(wrapped, "www.example.com", scheme="ftp")  # type: ignore[arg-type]
 CanonicalHostMiddleware(wrapped, hots="www.example.com")  # type: ignore[call-arg]

@@ -12,7 +12,8 @@ Needs Django alone.
 try:
     from hostline.django.canonical_host import CanonicalHostMiddleware
     from hostline.django.request_timeout import RequestTimeoutMiddleware
+    from hostline.django.route import RouteMiddleware
 except ImportError as error:
     raise ImportError('hostline.django needs Django: pip install "hostline[django]"') from error
 
-__all__ = ["CanonicalHostMiddleware", "RequestTimeoutMiddleware"]
+__all__ = ["CanonicalHostMiddleware", "RequestTimeoutMiddleware", "RouteMiddleware"]

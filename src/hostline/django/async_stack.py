@@ -21,7 +21,8 @@ from django.http.response import HttpResponseBase
 from hostline._asgi_exchange import Message, Receive, Scope, Send
 from hostline._asgi_timeout import RequestTimeoutMiddleware
 from hostline._requests import logger
-from hostline.django.calls import CALL, GUARDED_TWICE, REQUEST, Call, answer
+from hostline._routes import DJANGO_REQUEST
+from hostline.django.calls import CALL, GUARDED_TWICE, Call, answer
 from hostline.settings import RequestTimeoutOptions
 
 
@@ -74,7 +75,7 @@ class AsyncStack:
             logger.warning(GUARDED_TWICE)
         loop = asyncio.get_running_loop()
         call = AsyncCall(request, loop)
-        scope = {**own_scope, REQUEST: weakref.ref(request), CALL: call}
+        scope = {**own_scope, DJANGO_REQUEST: weakref.ref(request), CALL: call}
         context = copy_context()
         task = loop.create_task(self._guard(scope, _receive, call.send), context=context)
         self._tasks.add(task)

@@ -9,8 +9,6 @@ from hostline._responses import phrase
 
 #: Where an environ or scope has the call, until the app takes it out: it must not hold what holds it.
 CALL = "hostline.django_call"
-#: A weak reference to Django's request, for what is asked of it by way of an environ or scope.
-REQUEST = "hostline.django_request"
 
 GUARDED_TWICE = (
     "Requests are timed twice: by hostline.django.RequestTimeoutMiddleware in MIDDLEWARE, and by what is "

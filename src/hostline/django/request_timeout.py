@@ -15,8 +15,8 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from hostline import _flat_names
+from hostline._routes import DJANGO_REQUEST
 from hostline.django import flat_settings
-from hostline.django.calls import REQUEST
 from hostline.django.sync_stack import SyncStack
 from hostline.settings import RequestTimeoutOptions, RequestTimeoutSettings, Seconds
 
@@ -64,4 +64,4 @@ def _options() -> RequestTimeoutOptions:
 
 def _of_request(timeout_for: _TimeoutFor) -> Callable[[dict[str, Any]], Seconds | EllipsisType]:
     """The function that is given an environ or scope, for one that is given Django's request."""
-    return lambda source: timeout_for(source[REQUEST]())
+    return lambda source: timeout_for(source[DJANGO_REQUEST]())

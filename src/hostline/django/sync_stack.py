@@ -17,8 +17,9 @@ from django.http import FileResponse, HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 
 from hostline._requests import logger
+from hostline._routes import DJANGO_REQUEST
 from hostline._wsgi_timeout import RequestTimeoutMiddleware
-from hostline.django.calls import CALL, GUARDED_TWICE, REQUEST, Call, answer
+from hostline.django.calls import CALL, GUARDED_TWICE, Call, answer
 from hostline.settings import RequestTimeoutOptions
 
 _ONLY_REPORTS = (
@@ -86,6 +87,6 @@ def _environ(call: Call) -> WSGIEnvironment:
         **meta,
         "SCRIPT_NAME": meta["SCRIPT_NAME"].encode("utf-8", "replace").decode("latin-1"),
         "PATH_INFO": meta["PATH_INFO"].encode("utf-8", "replace").decode("latin-1"),
-        REQUEST: weakref.ref(call.request),
+        DJANGO_REQUEST: weakref.ref(call.request),
         CALL: call,
     }
