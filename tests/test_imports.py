@@ -80,7 +80,7 @@ FOREIGN = {
     "django": {"asgiref", "django"},
     "flask": {"flask"},
     "integrations": {"django", "httpx", "httpx2", "requests", "sqlalchemy"},
-    "demo": {"fastapi", "flask", "gunicorn", "starlette", "uvicorn", "werkzeug"},
+    "demo": {"fastapi", "flask", "gunicorn", "httptools", "jinja2", "starlette", "uvicorn", "werkzeug"},
 }
 
 # Part of no distribution: type checkers know it.
