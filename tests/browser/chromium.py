@@ -7,11 +7,12 @@ asked for under any name, nothing is looked up, and nothing leaves the machine.
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+_PATIENCE = 40  # seconds; a machine that is busy with other tests is slow
 _PROGRAMS = ("chromium", "chromedriver")
 _OPTIONS = (
     "--headless=new",
@@ -83,6 +84,43 @@ class Chromium:
         """Have the user prefer something: ``prefers_color_scheme="dark"``."""
         told = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
         self.command("Emulation.setEmulatedMedia", features=told)
+
+    def ask(self, expression: str) -> Any:
+        """The value of an expression of the page's language."""
+        return self.driver.execute_script(f"return {expression}")
+
+    def wait_for(self, expression: str) -> None:
+        """Wait until an expression is true."""
+        self._wait_until(lambda: self.ask(expression), expression)
+
+    def find(self, selector: str) -> Any:
+        """The first element there is, or will be."""
+        self._wait_until(lambda: self.driver.find_elements("css selector", selector), selector)
+        return self.driver.find_element("css selector", selector)
+
+    def click(self, selector: str) -> None:
+        """Click on the first such element, though the page may put another in its place meanwhile."""
+        from selenium.common import StaleElementReferenceException  # noqa: PLC0415
+
+        def is_clicked() -> bool:
+            try:
+                self.find(selector).click()
+            except StaleElementReferenceException:
+                return False
+            return True
+
+        self._wait_until(is_clicked, selector)
+
+    def press(self, key: str) -> None:
+        """Press a key, by Selenium's name for it."""
+        from selenium.webdriver import ActionChains, Keys  # noqa: PLC0415
+
+        ActionChains(self.driver).send_keys(getattr(Keys, key)).perform()
+
+    def _wait_until(self, is_so: Callable[[], object], what: str) -> None:
+        from selenium.webdriver.support.wait import WebDriverWait  # noqa: PLC0415
+
+        WebDriverWait(self.driver, _PATIENCE, poll_frequency=0.05).until(lambda _: is_so(), what)
 
     def console(self) -> list[str]:
         """What has gone to the console since the last call: errors, and violations of the policy."""

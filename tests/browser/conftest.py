@@ -1,4 +1,4 @@
-"""One browser for all tests, which takes a second to start; each test has it as new."""
+"""A browser for each module, as it takes a second to start; each test has it as new."""
 
 import os
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ import pytest
 from chromium import Chromium, missing
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def _chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
     if reason := missing():
         (pytest.fail if os.environ.get("BROWSER_REQUIRED") else pytest.skip)(reason)
