@@ -24,7 +24,7 @@ $(VENV)/.with-%: pyproject.toml src/hostline/__init__.py tools/venv
 	@bash tools/venv "$(VENV)" "$*" $(PYTHON)
 
 .PHONY: demo
-demo: $(VENV)/.with-demo ## both guards at work on real servers; ends by itself where there is no terminal
+demo: $(VENV)/.with-demo ## both guards at work on real servers, then a live page; ends by itself where there is no terminal
 	@$(BIN)/python -m hostline.demo
 
 .PHONY: test
@@ -56,12 +56,18 @@ peers: ## other projects' own tests, with both guards around their apps (minutes
 	@$(MAKE) --no-print-directory VENV=.venv-peers .venv-peers/.with-peers
 	.venv-peers/bin/python tests/suites/run.py
 
+.PHONY: screenshots
+screenshots: $(VENV)/.with-test,servers ## the pictures of the demo in README and docs, from a real browser
+	mkdir -p docs/_static
+	SCREENSHOTS=docs/_static BROWSER_REQUIRED=1 $(BIN)/python -m pytest -m browser -k story
+
 .PHONY: test-others
-test-others: $(VENV)/.with-test,servers ## `make test` on every other supported CPython that is there
+test-others: $(VENV)/.with-test,servers ## `make test` on every other supported CPython that is there, without the browser
 	@own=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 	bash tools/pythons | while IFS=$$'\t' read -r version python; do \
 	  if [ "$$version" != "$$own" ]; then \
-	    $(MAKE) --no-print-directory test PYTHON="$$python" VENV=".venv-$$version" </dev/null; \
+	    $(MAKE) --no-print-directory test TESTS="($(TESTS)) and not browser" \
+	      PYTHON="$$python" VENV=".venv-$$version" </dev/null; \
 	  fi; \
 	done
 

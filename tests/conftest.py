@@ -57,7 +57,9 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
 
 def pytest_deselected(items: list[pytest.Item]) -> None:
     for item in items:
-        _left_out[next((name for name in ("slow", "server") if item.get_closest_marker(name)), "other")] += 1
+        _left_out[
+            next((name for name in ("slow", "browser", "server") if item.get_closest_marker(name)), "other")
+        ] += 1
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -66,6 +68,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section("left out")
     remedies = {
         "slow": "marked slow: `make test-slow` runs them",
+        "browser": "in a real browser: `make test` runs them",
         "server": "on real servers: `make test` runs them",
         "other": "by the options of this run",
     }

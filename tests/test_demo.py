@@ -10,6 +10,7 @@ import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -114,10 +115,10 @@ def test_a_missing_package_is_an_import_error_that_names_the_extra(mark):
 
 
 @contextmanager
-def _on_a_terminal(mark: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+def _on_a_terminal(mark: str, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """A demo that has the terminal to itself, and the other end of the terminal."""
     ours, its = pty.openpty()
-    process = subprocess.Popen(DEMO, env=_environment(mark), stdin=its, stdout=its, stderr=its)
+    process = subprocess.Popen((*DEMO, *options), env=_environment(mark), stdin=its, stdout=its, stderr=its)
     os.close(its)
     try:
         yield process, ours
@@ -136,36 +137,93 @@ def _read_until(terminal: int, end: str) -> str:
     return told.decode()
 
 
-def test_on_a_terminal_it_serves_until_ctrl_c(mark):
-    with _on_a_terminal(mark) as (process, terminal):
+def test_on_a_terminal_it_serves_the_page_until_ctrl_c(mark):
+    with _on_a_terminal(mark, "--no-scenes") as (process, terminal):
         told = _read_until(terminal, "Ctrl-C ends it.")
         assert "\033[" in told
-        ports = [int(port) for port in re.findall(r"http://127\.0\.0\.1:(\d+)/ ", told)]
-        assert len(ports) == 2
-        for port in ports:
-            assert _slow(port).startswith(b"HTTP/1.1 504 ")
-            assert "state=timed_out" in _read_until(terminal, "in slow")
+        match = re.search(r"your turn: http://127\.0\.0\.1:(\d+)/", told)
+        assert match is not None
+        assert "Send a request to both" in _page(int(match[1]))
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0
 
 
-def _slow(port: int) -> bytes:
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
-        connection.sendall(b"GET /slow HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        return connection.recv(1 << 16)
+def _page(port: int) -> str:
+    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", "/")
+    page = connection.getresponse().read().decode()
+    connection.close()
+    return page
+
+
+def test_the_page_alone_for_as_long_as_it_is_told(mark):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    ended = _run(mark, *DEMO, "--no-scenes", "--serve-for", "1", "--port", str(port))
+    assert ended.returncode == 0, ended.stdout
+    assert f"http://127.0.0.1:{port}/" in ended.stdout
+    assert "301 Moved Permanently" not in ended.stdout
+
+
+def test_a_port_that_is_taken_is_a_surprise(mark):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = _run(mark, *DEMO, "--no-scenes", "--serve-for", "1", "--port", str(port))
+    assert ended.returncode == 1
+    assert f"SURPRISE: port {port}: expected it to be free" in ended.stdout
+    assert "choose another: --port" in ended.stdout
 
 
 @pytest.mark.parametrize(
-    ("signum", "moment"),
+    ("options", "told"),
     (
-        (signal.SIGINT, "hostline"),  # the servers are starting
-        (signal.SIGINT, "/slow, "),
-        (signal.SIGTERM, "/slow, "),
-        (signal.SIGHUP, "All as promised"),
+        (("--no-scenes",), "say how long the page is to be there: --serve-for SECONDS"),
+        (("--port", "70000"), "argument --port: 70000 is not between 0 and 65535"),
+        (("--serve-for", "soon"), "argument --serve-for: invalid number value: 'soon'"),
     ),
 )
-def test_a_signal_ends_it_at_any_moment(mark, signum, moment):
-    with _on_a_terminal(mark) as (process, terminal):
+def test_options_that_cannot_be_are_refused_with_the_reason(mark, options, told):
+    ended = _run(mark, *DEMO, *options)
+    assert ended.returncode == 2
+    assert told in ended.stdout
+
+
+def test_the_story_is_told_by_numbers(mark):
+    ended = _run(mark, *DEMO, "--no-scenes", "--story", "2")
+    assert ended.returncode == 0, ended.stdout
+    sides = dict(re.findall(r"= (guarded|bare): (.*)", ended.stdout))
+    numbers = {side: dict(re.findall(r"(\S+) (\d+)", told)) for side, told in sides.items()}
+    # Ten requests, of which the fifth is the one that gets stuck.
+    assert numbers["guarded"] == {
+        "served": "9",
+        "stopped": "1",
+        "dropped": "0",
+        "given-up": "0",
+        "broken": "0",
+        "busy": "0",
+    }
+    assert numbers["bare"] == {
+        "served": "9",
+        "stopped": "0",
+        "dropped": "0",
+        "given-up": "1",
+        "broken": "0",
+        "busy": "1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("signum", "moment", "options"),
+    (
+        (signal.SIGINT, "hostline", ()),  # the servers are starting
+        (signal.SIGINT, "/slow, ", ()),
+        (signal.SIGTERM, "/slow, ", ()),
+        (signal.SIGTERM, "All as promised", ()),  # the page's servers are starting
+        (signal.SIGHUP, "Ctrl-C ends it", ("--no-scenes",)),
+    ),
+)
+def test_a_signal_ends_it_at_any_moment(mark, signum, moment, options):
+    with _on_a_terminal(mark, *options) as (process, terminal):
         _read_until(terminal, moment)
         process.send_signal(signum)
         assert process.wait(20) == 128 + signum

@@ -87,7 +87,7 @@ FOREIGN = {
     "observers": {"opentelemetry", "prometheus_client", "sentry_sdk"},
     "integrations": {"django", "httpx", "httpx2", "requests", "sqlalchemy"},
     "testing": {"anyio"},
-    "demo": {"fastapi", "flask", "gunicorn", "starlette", "uvicorn", "werkzeug"},
+    "demo": {"fastapi", "flask", "gunicorn", "httptools", "jinja2", "starlette", "uvicorn", "werkzeug"},
 }
 
 # Part of no distribution: type checkers know it.

@@ -14,7 +14,8 @@ def bare() -> None:
     """hostline alone: the root works, an adapter names the extra that it needs."""
     assert "site-packages" in hostline.__file__, hostline.__file__
     assert hostline.__version__ == importlib.metadata.version("hostline")
-    assert Path(hostline.__file__).with_name("py.typed").is_file()
+    for file in ("py.typed", "demo/live/templates/page.html", "demo/live/static/live.css"):
+        assert Path(hostline.__file__).with_name(file).is_file(), file
     for protocol in ("wsgi", "asgi"):
         try:
             importlib.import_module(f"hostline.{protocol}")

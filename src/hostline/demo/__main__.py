@@ -1,13 +1,14 @@
 """``python -m hostline.demo``: exit status 0 where all was as promised, 1 where it was not.
 
-Where somebody watches (on a terminal) the servers go on serving afterwards, until Ctrl-C.
+First a transcript of scenes; then, where somebody watches (on a terminal), the live page until
+Ctrl-C. ``hostline demo`` is the same.
 """
 
-import os
+import argparse
 import platform
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.util import find_spec
 
@@ -33,10 +34,78 @@ COMMANDS = (
 )
 
 
-def main() -> int:
+_NEEDED = ("fastapi", "flask", "gunicorn", "httptools", "jinja2", "uvicorn")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; its exit status."""
+    options = _options(argv)
     require_packages()
-    endings = Endings()
+    endings, transcript = Endings(), Transcript(sys.stdout)
+    try:
+        if not options.no_scenes:
+            perform(endings, transcript)
+        if options.story is not None or options.serves:
+            show_page(options, endings, transcript)
+    except Ended as ended:
+        return 128 + ended.signum
+    except Surprise as surprise:
+        transcript.surprise(str(surprise))
+        return 1
+    return 0
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="hostline demo",
+        description="Shows both guards at work on real servers, all of them on 127.0.0.1.",
+    )
+    add = parser.add_argument
+    add("--no-scenes", action="store_true", help="no transcript of scenes first, only the live page")
+    add(
+        "--port",
+        type=_number(0, 65535),
+        default=0,
+        help="of the live page; unless told otherwise, a free one",
+    )
+    add("--serve-for", type=_number(1, None), metavar="SECONDS", help="how long; on a terminal, until Ctrl-C")
+    add(
+        "--story",
+        type=_number(1, 600),
+        metavar="SECONDS",
+        help="play the page's story, and print its numbers",
+    )
+    options = parser.parse_args(argv)
+    is_watched = sys.stdin.isatty() and sys.stdout.isatty()
+    options.serves = options.serve_for is not None or (is_watched and options.story is None)
+    if options.no_scenes and options.story is None and not options.serves:
+        parser.error("there is no terminal, so say how long the page is to be there: --serve-for SECONDS")
+    return options
+
+
+def _number(low: int, high: int | None) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        value = int(text)
+        if value < low or (high is not None and value > high):
+            raise argparse.ArgumentTypeError(f"{text} is not {_range(low, high)}")
+        return value
+
+    return number
+
+
+def _range(low: int, high: int | None) -> str:
+    return f"{low} or more" if high is None else f"between {low} and {high}"
+
+
+def require_packages() -> None:
+    """Raise an ImportError that names the extra, unless all is there."""
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise ImportError(f'hostline.demo needs {", ".join(missing)}: pip install "hostline[demo]"')
+
+
+def perform(endings: Endings, transcript: Transcript) -> None:
+    """Play all scenes, on servers that are there for that only."""
     with ExitStack() as stack:
         servers: list[Server] = []
         for command in COMMANDS:
@@ -45,34 +114,15 @@ def main() -> int:
             servers.append(server)
         try:
             with endings.let_in():
-                return run(servers, Transcript(sys.stdout))
-        except Ended as ended:
-            return 128 + ended.signum
+                play(servers, transcript)
+        except Surprise:
+            for server in servers:
+                transcript.title(f"\nThe last lines of {server.command}")
+                transcript.logged(server.log.tail())
+            raise
         finally:
             for server in servers:
                 server.ask_to_stop()  # all at once; each is waited for later
-
-
-def require_packages() -> None:
-    """Raise an ImportError that names the extra, unless all is there."""
-    missing = [name for name in ("fastapi", "flask", "gunicorn", "uvicorn") if find_spec(name) is None]
-    if missing:
-        raise ImportError(f'hostline.demo needs {", ".join(missing)}: pip install "hostline[demo]"')
-
-
-def run(servers: Sequence[Server], transcript: Transcript) -> int:
-    """Play all scenes; then, on a terminal, go on serving."""
-    try:
-        play(servers, transcript)
-        if sys.stdin.isatty() and sys.stdout.isatty():
-            serve_on(servers[:2], transcript)
-    except Surprise as surprise:
-        for server in servers:
-            transcript.title(f"\nThe last lines of {server.command}")
-            transcript.logged(server.log.tail())
-        transcript.surprise(str(surprise))
-        return 1
-    return 0
 
 
 def play(servers: Sequence[Server], transcript: Transcript) -> None:
@@ -104,21 +154,36 @@ def play(servers: Sequence[Server], transcript: Transcript) -> None:
     transcript.title("\nAll as promised.")
 
 
-def serve_on(servers: Sequence[Server], transcript: Transcript) -> None:
-    """Serve whoever opens the pages, until Ctrl-C."""
-    transcript.title("\nNow it is your turn. Open one of these; what the servers log appears here.")
-    for server in servers:
-        transcript.note(f"  {server.url('127.0.0.1', '/')}  ({server.name})")
-        server.log.follow(lambda line: transcript.logged([line]))
-    transcript.title("Ctrl-C ends it.")
+def show_page(options: argparse.Namespace, endings: Endings, transcript: Transcript) -> None:
+    """Serve the live page, for as long as the options say."""
+    from hostline.demo.live.conductor import Conductor  # noqa: PLC0415 - not before it is known to be there
+
+    conductor = Conductor(options.port)
     try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+        conductor.start()
+        with endings.let_in():
+            if options.story is not None:
+                tell_story(conductor.story, options.story, transcript)
+            if options.serves:
+                transcript.title(f"\nNow it is your turn: {conductor.url}")
+                transcript.title("Ctrl-C ends it.")
+                conductor.await_end(options.serve_for)
     except Ended as ended:
-        if ended.signum != signal.SIGINT:
+        if ended.signum != signal.SIGINT or not options.serves:
             raise
         transcript.note()
-        return
-    raise Surprise("expected the servers to serve until Ctrl-C; one has ended")
+    finally:
+        conductor.stop()
+
+
+def tell_story(
+    story: Callable[[int], Mapping[str, Mapping[str, int]]], seconds: int, transcript: Transcript
+) -> None:
+    """Play the story, and print what came of it."""
+    transcript.title(f"\nThe same requests for {seconds} s, with hostline and without")
+    for side, numbers in story(seconds).items():
+        counted = ", ".join(f"{name} {number}" for name, number in numbers.items())
+        transcript.measured(f"{side}: {counted}")
 
 
 if __name__ == "__main__":

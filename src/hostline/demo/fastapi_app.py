@@ -4,10 +4,9 @@ import asyncio
 import logging
 
 from fastapi import FastAPI
-from fastapi.responses import HTMLResponse
+from fastapi.responses import PlainTextResponse
 
 from hostline.asgi import from_env
-from hostline.demo.page import page
 
 logging.basicConfig()  # hostline logs to logging, which would show the bare message alone
 
@@ -15,11 +14,11 @@ app = FastAPI()
 counts = {"calls": 0, "slow_begun": 0, "slow_ended": 0}
 
 
-@app.get("/", response_class=HTMLResponse)
+@app.get("/", response_class=PlainTextResponse)
 async def home() -> str:
     """A normal page."""
     counts["calls"] += 1
-    return page("FastAPI")
+    return "Hello from FastAPI.\n"
 
 
 @app.get("/slow")

@@ -5,7 +5,6 @@ from time import monotonic
 
 from flask import Flask
 
-from hostline.demo.page import page
 from hostline.wsgi import from_env
 
 logging.basicConfig()  # hostline logs to logging, which would show the bare message alone
@@ -18,7 +17,7 @@ counts = {"calls": 0, "slow_begun": 0, "slow_ended": 0}
 def home() -> str:
     """A normal page."""
     counts["calls"] += 1
-    return page("Flask")
+    return "Hello from Flask.\n"
 
 
 @app.get("/slow")

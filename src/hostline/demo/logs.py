@@ -26,7 +26,6 @@ class Log:
         self._changed = Condition()  # guards all below
         self._lines: list[str] = []
         self._has_ended = False
-        self._show: Callable[[str], None] | None = None
         self._thread = Thread(target=self._read, name=f"log of {name}", daemon=True)
         self._thread.start()
 
@@ -44,9 +43,6 @@ class Log:
         with self._changed:
             self._lines += lines
             self._changed.notify_all()
-            if self._show is not None:
-                for line in lines:
-                    self._show(line)
 
     def await_end(self, patience: float) -> None:
         """Wait for the last line of a process that has ended."""
@@ -56,11 +52,6 @@ class Log:
         """The last lines."""
         with self._changed:
             return self._lines[-20:]
-
-    def follow(self, show: Callable[[str], None]) -> None:
-        """Have ``show`` called with each further line, in this log's thread."""
-        with self._changed:
-            self._show = show
 
     def await_port(self) -> int:
         """The port on which the server says that it listens."""

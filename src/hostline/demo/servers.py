@@ -62,11 +62,11 @@ class Server:
         """Have it end what it is doing, and then itself."""
         self._process.terminate()
 
-    def stop(self) -> None:
+    def stop(self, patience: float = _LONGEST_STOP) -> None:
         """End it, and wait until it has ended."""
         self.ask_to_stop()
         try:
-            self._process.wait(_LONGEST_STOP)
+            self._process.wait(patience)
         except TimeoutExpired:
             # With its workers. It has not been waited for, so the number is still its own.
             os.killpg(self._process.pid, signal.SIGKILL)
