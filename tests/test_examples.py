@@ -1,47 +1,62 @@
-"""The examples, with the settings that they tell to use (only faster)."""
+"""The examples as texts; tests/servers/test_examples_servers.py runs them."""
 
-import importlib.util
+import ast
+import importlib.metadata
+import re
 import sys
-from pathlib import Path
 
 import pytest
-from starlette.testclient import TestClient
+from packaging.requirements import Requirement
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
-SETTINGS = {
-    "HOSTLINE_CANONICAL_HOST": "localhost",
-    "HOSTLINE_CANONICAL_IP_HOSTS": "redirect",
-    "HOSTLINE_SERVICE_TIMEOUT": "0.1",
-}
+from instructions import EXAMPLES, instructions
 
+PAGES = sorted(EXAMPLES.glob("*.py"))
+README = (EXAMPLES / "README.md").read_text()
 
-@pytest.fixture
-def example(monkeypatch):
-    for name, value in SETTINGS.items():
-        monkeypatch.setenv(name, value)
-
-    def load(name):
-        spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, name, module)
-        spec.loader.exec_module(module)
-        return module.app
-
-    return load
+#: The distribution of each module that an example or its server is imported from, where the names differ.
+DISTRIBUTIONS = {"sse_starlette": "sse-starlette"}
 
 
-def test_flask(example):
-    client = example("flask_app").test_client()
-    moved = client.get("/?a=1", base_url="http://127.0.0.1:8000")
-    assert (moved.status_code, moved.headers["location"]) == (301, "http://localhost:8000/?a=1")
-    assert client.get("/", base_url="http://localhost:8000").json == {"hello": "world"}
-    assert client.get("/slow", base_url="http://localhost:8000").status_code == 504
+def _brought_by(requirement):
+    """The names of the distributions that a requirement brings, where it is hostline with extras."""
+    requirement = Requirement(requirement)
+    names = {requirement.name}
+    if requirement.name == "hostline":
+        for extra in requirement.extras:
+            for text in importlib.metadata.requires("hostline"):
+                each = Requirement(text)
+                if each.marker is not None and each.marker.evaluate({"extra": extra}):
+                    names |= {each.name} | (_brought_by(str(each)) if each.name == "hostline" else set())
+    return names
 
 
-def test_fastapi(example):
-    app = example("fastapi_app")
-    moved = TestClient(app, base_url="http://127.0.0.1:8000").get("/?a=1", follow_redirects=False)
-    assert (moved.status_code, moved.headers["location"]) == (301, "http://localhost:8000/?a=1")
-    client = TestClient(app, base_url="http://localhost:8000")
-    assert client.get("/").json() == {"hello": "world"}
-    assert client.get("/slow").status_code == 504
+def _imported(example):
+    for node in ast.walk(ast.parse(example.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+
+
+@pytest.mark.parametrize("example", PAGES, ids=lambda path: path.stem)
+def test_what_it_needs_is_what_it_tells_to_install(example):
+    head = instructions(example)
+    modules = {name.split(".")[0] for name in _imported(example)} - sys.stdlib_module_names
+    program = re.search(r"\b(gunicorn|uvicorn|hypercorn|waitress)\b", head.command)[1]
+    needed = {DISTRIBUTIONS.get(name, name) for name in modules | {program}}
+    brought = set().union(*map(_brought_by, head.requirements))
+    assert {name.lower() for name in needed} <= {name.lower() for name in brought}
+
+
+@pytest.mark.parametrize("example", PAGES, ids=lambda path: path.stem)
+def test_it_shows_a_normal_answer_and_an_abort(example):
+    requests = instructions(example).requests
+    assert any(each.status == 200 and each.body == "hello" for each in requests)
+    assert any(each.logged and (each.status == 504 or each.is_cut) for each in requests)
+
+
+def test_the_table_names_every_example():
+    named = re.findall(r"^\| \[`([^`]+)`\]\(([^)]+)\) \|", README, re.MULTILINE)
+    assert all(name == target for name, target in named)
+    folders = [f"{path.name}/" for path in EXAMPLES.iterdir() if (path / "README.md").exists()]
+    assert sorted(name for name, _ in named) == sorted([*folders, *(path.name for path in PAGES)])
