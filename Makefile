@@ -77,6 +77,7 @@ lint: $(VENV)/.with-lint ## formatting and lint
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/pre-commit validate-config
+	$(BIN)/shellcheck --severity=warning .ci/run examples/heroku/bin/* tools/postgresql tools/pythons tools/test-package tools/venv
 
 .PHONY: format
 format: $(VENV)/.with-lint ## format, and mend what can be mended
@@ -91,6 +92,10 @@ types: $(VENV)/.with-types ## mypy and pyright, both strict
 .PHONY: docs
 docs: $(VENV)/.with-docs ## the documentation, into docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -n -q -b html docs docs/_build/html
+
+.PHONY: app-json
+app-json: $(VENV)/.with-lint ## examples/heroku/app.json, its variables anew from the settings
+	$(BIN)/python tools/app_json.py
 
 .PHONY: bench
 bench: $(VENV)/.with-bench ## what the middlewares add to a request
