@@ -106,8 +106,12 @@ bench-smoke: $(VENV)/.with-bench ## that the benchmarks run
 	$(BIN)/python -m benchmarks --smoke
 
 .PHONY: package
-package: $(VENV)/.with-package ## wheel and sdist, and a test of each installed alone
+package: $(VENV)/.with-package $(VENV)/.with-test ## wheel and sdist, and a test of each installed alone
 	@bash tools/test-package "$(BIN)/python"
+
+.PHONY: newcomer
+newcomer: $(VENV)/.with-test,servers ## the tutorial's way from a clone to a guarded app, timed
+	$(BIN)/python tools/newcomer.py
 
 .PHONY: hooks
 hooks: $(VENV)/.with-lint $(VENV)/.with-types ## run lint and types before every commit

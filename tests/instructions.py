@@ -64,11 +64,12 @@ def instructions(example: Path) -> Instructions:
         summary=text.partition("\n")[0],
         requirements=tuple(install.replace('"', "").split()[2:]),
         command=command,
-        requests=tuple(_request(line) for line in asked.splitlines()),
+        requests=tuple(request_of(line) for line in asked.splitlines()),
     )
 
 
-def _request(line: str) -> Request:
+def request_of(line: str) -> Request:
+    """Read one line; a ``ValueError`` where it is not in the form above."""
     match = _REQUEST.fullmatch(line)
     if match is None:
         raise ValueError(f"{line!r} is no request with its outcome, as tests/instructions.py reads them")
