@@ -106,7 +106,7 @@ bench-smoke: $(VENV)/.with-bench ## that the benchmarks run
 	$(BIN)/python -m benchmarks --smoke
 
 .PHONY: package
-package: $(VENV)/.with-package $(VENV)/.with-test ## wheel and sdist, and a test of each installed alone
+package: $(VENV)/.with-package $(VENV)/.with-test,servers ## wheel and sdist, and a test of each installed alone
 	@bash tools/test-package "$(BIN)/python"
 
 .PHONY: newcomer
