@@ -88,3 +88,14 @@ def request_of(line: str) -> Request:
         body="" if cut or header else seen,
         logged=match["logged"] or "",
     )
+
+
+def modules_of(example: Path) -> set[str]:
+    """The topmost names of all that an example imports."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(example.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.partition(".")[0])
+    return names

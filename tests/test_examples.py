@@ -1,47 +1,35 @@
 """The examples as texts; tests/servers/test_examples_servers.py runs them."""
 
-import ast
-import importlib.metadata
 import re
 import sys
+import tomllib
 
 import pytest
 from packaging.requirements import Requirement
 
-from instructions import EXAMPLES, instructions
+from instructions import EXAMPLES, instructions, modules_of
 
 PAGES = sorted(EXAMPLES.glob("*.py"))
 README = (EXAMPLES / "README.md").read_text()
+EXTRAS = tomllib.loads((EXAMPLES.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
 #: The distribution of each module that an example or its server is imported from, where the names differ.
 DISTRIBUTIONS = {"sse_starlette": "sse-starlette"}
 
 
-def _brought_by(requirement):
+def _brought_by(text):
     """The names of the distributions that a requirement brings, where it is hostline with extras."""
-    requirement = Requirement(requirement)
-    names = {requirement.name}
-    if requirement.name == "hostline":
-        for extra in requirement.extras:
-            for text in importlib.metadata.requires("hostline"):
-                each = Requirement(text)
-                if each.marker is not None and each.marker.evaluate({"extra": extra}):
-                    names |= {each.name} | (_brought_by(str(each)) if each.name == "hostline" else set())
-    return names
-
-
-def _imported(example):
-    for node in ast.walk(ast.parse(example.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield node.module
+    requirement = Requirement(text)
+    if requirement.name != "hostline":
+        return {requirement.name}
+    brought = (_brought_by(each) for extra in requirement.extras for each in EXTRAS[extra])
+    return {"hostline"}.union(*brought)
 
 
 @pytest.mark.parametrize("example", PAGES, ids=lambda path: path.stem)
 def test_what_it_needs_is_what_it_tells_to_install(example):
     head = instructions(example)
-    modules = {name.split(".")[0] for name in _imported(example)} - sys.stdlib_module_names
+    modules = modules_of(example) - sys.stdlib_module_names
     program = re.search(r"\b(gunicorn|uvicorn|hypercorn|waitress)\b", head.command)[1]
     needed = {DISTRIBUTIONS.get(name, name) for name in modules | {program}}
     brought = set().union(*map(_brought_by, head.requirements))

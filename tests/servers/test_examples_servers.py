@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from launch import SOURCE, Server
 
-from instructions import EXAMPLES, PORT, instructions
+from instructions import EXAMPLES, PORT, instructions, modules_of
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(120)]
 
@@ -49,6 +49,8 @@ def check(server, asked):
 
 @pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
 def test_as_typed(example, start, request):
+    for module in modules_of(example):
+        pytest.importorskip(module)
     head = instructions(example)
     environment = {}
     if "psycopg[binary]" in head.requirements:

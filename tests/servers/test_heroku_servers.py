@@ -13,6 +13,9 @@ from test_examples_servers import PROGRAMS
 
 from instructions import EXAMPLES
 
+for module in ("dj_database_url", "honcho"):
+    pytest.importorskip(module)
+
 pytestmark = [pytest.mark.server, pytest.mark.timeout(120)]
 
 APP = EXAMPLES / "heroku"
