@@ -119,32 +119,31 @@ esac
 
 
 class Checkout:
-    """A clone of the app with its three remotes, and the calls that heroku has got."""
+    """A clone of the app with its three remotes beside it, and the calls that heroku has got."""
 
     def __init__(self, folder):
         self.folder = folder / "guestbook"
-        shutil.copytree(APP, self.folder, ignore=shutil.ignore_patterns("__pycache__", "db.sqlite3"))
-        programs = folder / "programs"
-        programs.mkdir()
-        (programs / "heroku").write_text(HEROKU)
-        (programs / "heroku").chmod(0o755)
         self._calls = folder / "calls"
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
-            "PATH": os.pathsep.join((str(programs), os.environ["PATH"])),
+            "PATH": os.pathsep.join((str(folder), os.environ["PATH"])),
             "HEROKU_CALLS": str(self._calls),
             "GIT_CONFIG_GLOBAL": os.devnull,
             "GIT_CONFIG_NOSYSTEM": "1",
             **{f"GIT_{who}_{what}": "a@b.c" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
         }
+
+    def fill(self):
+        """Make it, in an empty folder."""
+        shutil.copytree(APP, self.folder, ignore=shutil.ignore_patterns("__pycache__", "db.sqlite3"))
+        heroku = self.folder.parent / "heroku"
+        heroku.write_text(HEROKU)
+        heroku.chmod(0o755)
         self.git("init", "--quiet", "--initial-branch=main")
-        for remote, name in {
-            "origin": "guestbook",
-            "staging": "guestbook-staging",
-            "production": "guestbook-production",
-        }.items():
-            self.git("init", "--quiet", "--bare", f"{folder}/{name}.git")
-            self.git("remote", "add", remote, f"{folder}/{name}.git")
+        for remote in ("origin", "staging", "production"):
+            path = f"../guestbook-{remote}.git"
+            self.git("init", "--quiet", "--bare", path)
+            self.git("remote", "add", remote, path)
         self.git("add", "--all")
         self.git("commit", "--quiet", "--message=The app")
 
@@ -178,12 +177,22 @@ class Checkout:
         )
 
 
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("filled")
+    Checkout(folder).fill()
+    return folder
+
+
 @pytest.fixture
-def checkout(tmp_path):
+def checkout(filled, tmp_path):
+    shutil.copytree(filled, tmp_path, dirs_exist_ok=True)
     return Checkout(tmp_path)
 
 
-scripts = pytest.mark.slow  # a few dozen processes each
+def scripts(test):
+    """Marks a test of the scripts: each is a few dozen processes, most of them git's."""
+    return pytest.mark.slow(pytest.mark.skipif(shutil.which("git") is None, reason="no git here")(test))
 
 
 @scripts
