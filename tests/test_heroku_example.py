@@ -107,6 +107,18 @@ def test_the_python_and_the_requirements_are_ones_that_this_is_tested_with():
     }
 
 
+def _commands(script):
+    text = (APP / "bin" / script).read_text()
+    return re.search(r"^# usage: \S+ (\S+)$", text, re.MULTILINE)[1].split("|")
+
+
+def test_the_readme_tells_of_the_commands_that_there_are():
+    readme = (APP / "README.md").read_text()
+    known = {(script, command) for script in ENVIRONMENTS for command in _commands(script)}
+    assert set(re.findall(r"\bbin/(staging|production) ([a-z][a-z-]+)", readme)) <= known
+    assert all(command in readme for _, command in known)
+
+
 # The scripts
 
 HEROKU = """#!/usr/bin/env bash

@@ -1,7 +1,9 @@
 """examples/heroku as a dyno runs it: the commands of its Procfile, by honcho, with a real PostgreSQL."""
 
 import os
+import re
 import shlex
+import shutil
 import subprocess
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -159,6 +161,23 @@ def test_the_app_s_own_tests(environment):
     )
     assert run.returncode == 0, run.stderr
     assert "Ran 2 tests" in run.stderr
+
+
+def test_on_your_own_machine(environment, tmp_path, request):
+    """The two commands of its README, in a copy of it, on SQLite."""
+    [migrate, web] = re.findall(
+        r"^(?:\w+=\S+ )?honcho start \w+", (APP / "README.md").read_text(), re.MULTILINE
+    )
+    copy = shutil.copytree(APP, tmp_path / "guestbook", ignore=shutil.ignore_patterns("db.sqlite3"))
+    own = {name: environment[name] for name in ("PATH", "PYTHONPATH", "HOME")}
+    typed = f"cd {shlex.quote(str(copy))} && {migrate} && export PORT={{port}} && {web}"
+    server = Server(["bash", "-c", typed], own, ready="/")
+    request.addfinalizer(lambda: (print(server.log), server.stop()))
+    late = server.get("/report")
+    assert late.status == 504
+    assert late.seconds > 1.9
+    assert server.logs("in report")
+    assert (copy / "db.sqlite3").exists()
 
 
 def _ask_for_reports(server, patience):
