@@ -3,13 +3,13 @@
 In a project of yours the last lines are those of asgi.py.
 
     pip install "hostline[django,asgi]" uvicorn
-    HOSTLINE_CANONICAL_HOST=localhost HOSTLINE_CANONICAL_IP_HOSTS=redirect HOSTLINE_SERVICE_TIMEOUT=1 \
+    HOSTLINE_CANONICAL_HOST=localhost HOSTLINE_CANONICAL_IP_HOSTS=redirect HOSTLINE_SERVICE_TIMEOUT=2 \
         uvicorn --port 8000 --lifespan off --app-dir examples django_asgi:application
 
     curl -i http://127.0.0.1:8000/      # 301, location: http://localhost:8000/
     curl -i http://localhost:8000/      # 200, hello
-    curl -i http://localhost:8000/slow  # 504 after 1 s; the log says: state=timed_out
-    curl -i http://localhost:8000/busy  # 504 after 1 s; the log says: in busy
+    curl -i http://localhost:8000/slow  # 504 after 2 s; the log says: state=timed_out
+    curl -i http://localhost:8000/busy  # 504 after 2 s; the log says: in busy
 """
 
 import asyncio

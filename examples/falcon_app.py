@@ -1,12 +1,12 @@
 """Falcon behind both guards, with a limit of its own for one path.
 
     pip install "hostline[wsgi]" falcon gunicorn
-    HOSTLINE_CANONICAL_HOST=localhost HOSTLINE_CANONICAL_IP_HOSTS=redirect HOSTLINE_TIMEOUT_FOR=/slow=1s \
+    HOSTLINE_CANONICAL_HOST=localhost HOSTLINE_CANONICAL_IP_HOSTS=redirect HOSTLINE_TIMEOUT_FOR=/slow=2s \
         gunicorn --bind 127.0.0.1:8000 --threads 4 --chdir examples falcon_app:app
 
     curl -i http://127.0.0.1:8000/      # 301, location: http://localhost:8000/
     curl -i http://localhost:8000/      # 200, hello
-    curl -i http://localhost:8000/slow  # 504 after 1 s; the log says: in on_get
+    curl -i http://localhost:8000/slow  # 504 after 2 s; the log says: in on_get
 """
 
 import logging

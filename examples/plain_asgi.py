@@ -1,12 +1,12 @@
 """An ASGI app without a framework, behind both guards, on hypercorn.
 
     pip install "hostline[asgi]" hypercorn
-    HOSTLINE_CANONICAL_HOST=localhost HOSTLINE_CANONICAL_IP_HOSTS=redirect HOSTLINE_SERVICE_TIMEOUT=1 \
+    HOSTLINE_CANONICAL_HOST=localhost HOSTLINE_CANONICAL_IP_HOSTS=redirect HOSTLINE_SERVICE_TIMEOUT=2 \
         hypercorn --bind 127.0.0.1:8000 examples/plain_asgi:app
 
     curl -i http://127.0.0.1:8000/      # 301, location: http://localhost:8000/
     curl -i http://localhost:8000/      # 200, hello
-    curl -i http://localhost:8000/slow  # 504 after 1 s; the log says: in slow
+    curl -i http://localhost:8000/slow  # 504 after 2 s; the log says: in slow
 """
 
 import asyncio

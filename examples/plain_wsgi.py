@@ -1,12 +1,12 @@
 """A WSGI app without a framework, behind both guards, on waitress.
 
     pip install "hostline[wsgi]" waitress
-    HOSTLINE_CANONICAL_HOST=localhost HOSTLINE_CANONICAL_IP_HOSTS=redirect HOSTLINE_SERVICE_TIMEOUT=1 \
+    HOSTLINE_CANONICAL_HOST=localhost HOSTLINE_CANONICAL_IP_HOSTS=redirect HOSTLINE_SERVICE_TIMEOUT=2 \
         waitress-serve --listen 127.0.0.1:8000 examples.plain_wsgi:app
 
     curl -i http://127.0.0.1:8000/      # 301, location: http://localhost:8000/
     curl -i http://localhost:8000/      # 200, hello
-    curl -i http://localhost:8000/slow  # 504 after 1 s; the log says: in slow
+    curl -i http://localhost:8000/slow  # 504 after 2 s; the log says: in slow
 """
 
 import logging

@@ -1,10 +1,10 @@
 """A database query that is cancelled at the deadline: Flask with SQLAlchemy and SQLite.
 
     pip install "hostline[flask,sqlalchemy]" gunicorn
-    HOSTLINE_SERVICE_TIMEOUT=1 gunicorn --bind 127.0.0.1:8000 --threads 4 --chdir examples sqlalchemy_app:app
+    HOSTLINE_SERVICE_TIMEOUT=2 gunicorn --bind 127.0.0.1:8000 --threads 4 --chdir examples sqlalchemy_app:app
 
     curl -i http://localhost:8000/        # 200, hello
-    curl -i http://localhost:8000/report  # 504 after 1 s; the log says: in report
+    curl -i http://localhost:8000/report  # 504 after 2 s; the log says: in report
 
 Without ``attach`` the answer comes only when the query does: a thread cannot be stopped while it
 waits for the database. With another driver it is the same: PostgreSQL is told to cancel the query.

@@ -8,7 +8,7 @@ The settings are in the code here; arguments and variables may be mixed.
     curl -i http://127.0.0.1:8000/         # 301, location: http://localhost:8000/
     curl -i http://127.0.0.1:8000/healthz  # 200, ok
     curl -i http://localhost:8000/         # 200, hello
-    curl -i http://localhost:8000/slow     # 504 after 1 s; the log says: in slow
+    curl -i http://localhost:8000/slow     # 504 after 2 s; the log says: in slow
 """
 
 import asyncio
@@ -40,6 +40,6 @@ app = Starlette(
     middleware=[  # the first one is the outermost
         # A load balancer's probes come to the address of the machine: they are not redirected.
         Middleware(CanonicalHostMiddleware, "localhost", ip_hosts="redirect", exempt_paths=["/healthz"]),
-        Middleware(RequestTimeoutMiddleware, service_timeout=1),
+        Middleware(RequestTimeoutMiddleware, service_timeout=2),
     ],
 )

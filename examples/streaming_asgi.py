@@ -1,12 +1,12 @@
 """Server-sent events under ASGI: one source that goes on, and one that falls silent and is cut.
 
     pip install "hostline[asgi]" sse-starlette uvicorn
-    HOSTLINE_SERVICE_TIMEOUT=1 HOSTLINE_STREAM_TIMEOUT=1 \
+    HOSTLINE_SERVICE_TIMEOUT=2 HOSTLINE_STREAM_TIMEOUT=2 \
         uvicorn --port 8000 --app-dir examples streaming_asgi:app
 
     curl -iN http://localhost:8000/        # 200, hello
-    curl -iN http://localhost:8000/clock   # 200 after 2 s, data: 9
-    curl -iN http://localhost:8000/silent  # 200, cut off after 1 s; the log says: state=timed_out
+    curl -iN http://localhost:8000/clock   # 200 after 3 s, data: 14
+    curl -iN http://localhost:8000/silent  # 200, cut off after 2 s; the log says: state=timed_out
 """
 
 import asyncio
@@ -25,10 +25,10 @@ async def home(request):
 
 
 async def clock(request):
-    """Two seconds, which is longer than the service timeout; but never a second without an event."""
+    """Three seconds, which is longer than the service timeout; but never two without an event."""
 
     async def ticks():
-        for number in range(10):
+        for number in range(15):
             yield {"data": number}
             await asyncio.sleep(0.2)
 

@@ -3,11 +3,11 @@
 Its docstring has indented paragraphs: what to install, the command that starts the server, and
 what to ask it for, each with a comment in the one form that is read here:
 
-    curl -i http://localhost:8000/slow  # 504 after 1 s; the log says: in slow
+    curl -i http://localhost:8000/slow  # 504 after 2 s; the log says: in slow
     curl -i http://127.0.0.1:8000/      # 301, location: http://localhost:8000/
     curl -i http://localhost:8000/      # 200, a text in the body
 
-A response may also be "cut off after 1 s". The port in it is 8000 and is replaced.
+A response may also be "cut off after 2 s". The port in it is 8000 and is replaced.
 """
 
 import ast

@@ -193,7 +193,7 @@ def test_h12_before_and_after(serve):
     assert _ask_for_reports(before, patience=2) == [None] * THREADS
     assert before.get("/healthz", patience=2).status is None
 
-    after = serve(f"PORT={{port}} exec {WEB}", HOSTLINE_SERVICE_TIMEOUT="1")
+    after = serve(f"PORT={{port}} exec {WEB}", HOSTLINE_SERVICE_TIMEOUT="2")
     assert _ask_for_reports(after, patience=30) == [504] * THREADS
     assert after.get("/healthz", patience=30).status == 200
-    assert after.logs("in report", times=THREADS)
+    assert after.logs("in report")
