@@ -19,6 +19,8 @@ from urllib.parse import urlsplit
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 PORT = "8000"
+#: Not those that are a part for an app and no app.
+SERVED = [path for path in sorted(EXAMPLES.glob("*.py")) if "\n    curl -i" in path.read_text()]
 
 _PARAGRAPH = re.compile(r"(?:^ {4}.*\n?)+", re.MULTILINE)
 _REQUEST = re.compile(
@@ -47,7 +49,6 @@ class Request:
 class Instructions:
     """The head of one example."""
 
-    summary: str
     requirements: tuple[str, ...]
     command: str
     requests: tuple[Request, ...]
@@ -61,7 +62,6 @@ def instructions(example: Path) -> Instructions:
     if not install.startswith("pip install "):
         raise ValueError(f"{example.name} does not begin with what to install: {install!r}")
     return Instructions(
-        summary=text.partition("\n")[0],
         requirements=tuple(install.replace('"', "").split()[2:]),
         command=command,
         requests=tuple(request_of(line) for line in asked.splitlines()),

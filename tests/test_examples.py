@@ -1,50 +1,47 @@
-"""The examples as texts; tests/servers/test_examples_servers.py runs them."""
+"""The examples, with the settings that they tell to use (only faster)."""
 
-import re
+import importlib.util
 import sys
-import tomllib
+from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
+from starlette.testclient import TestClient
 
-from instructions import EXAMPLES, instructions, modules_of
-
-PAGES = sorted(EXAMPLES.glob("*.py"))
-README = (EXAMPLES / "README.md").read_text()
-EXTRAS = tomllib.loads((EXAMPLES.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-
-#: The distribution of each module that an example or its server is imported from, where the names differ.
-DISTRIBUTIONS = {"sse_starlette": "sse-starlette"}
+EXAMPLES = Path(__file__).parent.parent / "examples"
+SETTINGS = {
+    "HOSTLINE_CANONICAL_HOST": "localhost",
+    "HOSTLINE_CANONICAL_IP_HOSTS": "redirect",
+    "HOSTLINE_TIMEOUT_FOR": "/slow=0.1",
+}
 
 
-def _brought_by(text):
-    """The names of the distributions that a requirement brings, where it is hostline with extras."""
-    requirement = Requirement(text)
-    if requirement.name != "hostline":
-        return {requirement.name}
-    brought = (_brought_by(each) for extra in requirement.extras for each in EXTRAS[extra])
-    return {"hostline"}.union(*brought)
+@pytest.fixture
+def example(monkeypatch):
+    for name, value in SETTINGS.items():
+        monkeypatch.setenv(name, value)
+
+    def load(name):
+        spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)
+        spec.loader.exec_module(module)
+        return module.app
+
+    return load
 
 
-@pytest.mark.parametrize("example", PAGES, ids=lambda path: path.stem)
-def test_what_it_needs_is_what_it_tells_to_install(example):
-    head = instructions(example)
-    modules = modules_of(example) - sys.stdlib_module_names
-    program = re.search(r"\b(gunicorn|uvicorn|hypercorn|waitress)\b", head.command)[1]
-    needed = {DISTRIBUTIONS.get(name, name) for name in modules | {program}}
-    brought = set().union(*map(_brought_by, head.requirements))
-    assert {name.lower() for name in needed} <= {name.lower() for name in brought}
+def test_flask(example):
+    client = example("flask_app").test_client()
+    moved = client.get("/?a=1", base_url="http://127.0.0.1:8000")
+    assert (moved.status_code, moved.headers["location"]) == (301, "http://localhost:8000/?a=1")
+    assert client.get("/", base_url="http://localhost:8000").json == {"hello": "world"}
+    assert client.get("/slow", base_url="http://localhost:8000").status_code == 504
 
 
-@pytest.mark.parametrize("example", PAGES, ids=lambda path: path.stem)
-def test_it_shows_a_normal_answer_and_an_abort(example):
-    requests = instructions(example).requests
-    assert any(each.status == 200 and each.body == "hello" for each in requests)
-    assert any(each.logged and (each.status == 504 or each.is_cut) for each in requests)
-
-
-def test_the_table_names_every_example():
-    named = re.findall(r"^\| \[`([^`]+)`\]\(([^)]+)\) \|", README, re.MULTILINE)
-    assert all(name == target for name, target in named)
-    folders = [f"{path.name}/" for path in EXAMPLES.iterdir() if (path / "README.md").exists()]
-    assert sorted(name for name, _ in named) == sorted([*folders, *(path.name for path in PAGES)])
+def test_fastapi(example):
+    app = example("fastapi_app")
+    moved = TestClient(app, base_url="http://127.0.0.1:8000").get("/?a=1", follow_redirects=False)
+    assert (moved.status_code, moved.headers["location"]) == (301, "http://localhost:8000/?a=1")
+    client = TestClient(app, base_url="http://localhost:8000")
+    assert client.get("/").json() == {"hello": "world"}
+    assert client.get("/slow").status_code == 504

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from launch import SOURCE, Server
 
-from instructions import EXAMPLES, PORT, instructions, modules_of
+from instructions import EXAMPLES, PORT, SERVED, instructions, modules_of
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(120)]
 
@@ -47,7 +47,7 @@ def check(server, asked):
     assert server.logs(asked.logged), asked.line
 
 
-@pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("example", SERVED, ids=lambda path: path.stem)
 def test_as_typed(example, start, request):
     for module in modules_of(example):
         pytest.importorskip(module)
