@@ -83,6 +83,7 @@ lint: $(VENV)/.with-lint ## formatting and lint
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/pre-commit validate-config
+	$(BIN)/shellcheck --severity=warning .ci/run examples/heroku/bin/* tools/postgresql tools/pythons tools/test-package tools/venv
 
 .PHONY: format
 format: $(VENV)/.with-lint ## format, and mend what can be mended
@@ -98,6 +99,10 @@ types: $(VENV)/.with-types ## mypy and pyright, both strict
 docs: $(VENV)/.with-docs ## the documentation, into docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -n -q -b html docs docs/_build/html
 
+.PHONY: app-json
+app-json: $(VENV)/.with-lint ## examples/heroku/app.json, its variables anew from the settings
+	$(BIN)/python tools/app_json.py
+
 .PHONY: bench
 bench: $(VENV)/.with-bench ## what the middlewares add to a request
 	$(BIN)/python -m benchmarks
@@ -107,8 +112,12 @@ bench-smoke: $(VENV)/.with-bench ## that the benchmarks run
 	$(BIN)/python -m benchmarks --smoke
 
 .PHONY: package
-package: $(VENV)/.with-package ## wheel and sdist, and a test of each installed alone
+package: $(VENV)/.with-package $(VENV)/.with-test,servers ## wheel and sdist, and a test of each installed alone
 	@bash tools/test-package "$(BIN)/python"
+
+.PHONY: newcomer
+newcomer: $(VENV)/.with-test,servers ## the tutorial's way from a clone to a guarded app, timed
+	$(BIN)/python tools/newcomer.py
 
 .PHONY: hooks
 hooks: $(VENV)/.with-lint $(VENV)/.with-types ## run lint and types before every commit

@@ -1,11 +1,13 @@
-"""FastAPI behind both guards, configured by environment variables.
+"""FastAPI behind both guards: an endpoint that waits, and one that keeps a thread of the pool busy.
 
     pip install "hostline[asgi]" fastapi uvicorn
     HOSTLINE_CANONICAL_HOST=localhost HOSTLINE_CANONICAL_IP_HOSTS=redirect HOSTLINE_SERVICE_TIMEOUT=2 \
-        uvicorn --app-dir examples fastapi_app:app
+        uvicorn --port 8000 --app-dir examples fastapi_app:app
 
-http://127.0.0.1:8000/ goes to http://localhost:8000/. http://localhost:8000/slow answers 504
-after 2 s, and the log holds the line below at which it was.
+    curl -i http://127.0.0.1:8000/      # 301, location: http://localhost:8000/
+    curl -i http://localhost:8000/      # 200, hello
+    curl -i http://localhost:8000/slow  # 504 after 2 s; the log says: in slow
+    curl -i http://localhost:8000/busy  # 504 after 2 s; the log says: in busy
 """
 
 import asyncio
@@ -30,3 +32,10 @@ async def home():
 @app.get("/slow")
 async def slow():
     await asyncio.sleep(3600)
+
+
+@app.get("/busy")
+def busy():
+    total = 0
+    while True:
+        total += 1

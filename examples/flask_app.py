@@ -2,10 +2,11 @@
 
     pip install "hostline[flask]" gunicorn
     HOSTLINE_CANONICAL_HOST=localhost HOSTLINE_CANONICAL_IP_HOSTS=redirect HOSTLINE_SERVICE_TIMEOUT=2 \
-        gunicorn --threads 4 --chdir examples flask_app:app
+        gunicorn --bind 127.0.0.1:8000 --threads 4 --chdir examples flask_app:app
 
-http://127.0.0.1:8000/ goes to http://localhost:8000/. http://localhost:8000/slow answers 504
-after 2 s, and the log holds the line below at which it was.
+    curl -i http://127.0.0.1:8000/      # 301, location: http://localhost:8000/
+    curl -i http://localhost:8000/      # 200, hello
+    curl -i http://localhost:8000/slow  # 504 after 2 s; the log says: in slow
 """
 
 import logging

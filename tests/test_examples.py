@@ -14,7 +14,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 SETTINGS = {
     "HOSTLINE_CANONICAL_HOST": "localhost",
     "HOSTLINE_CANONICAL_IP_HOSTS": "redirect",
-    "HOSTLINE_SERVICE_TIMEOUT": "0.1",
+    "HOSTLINE_TIMEOUT_FOR": "/slow=0.1",
 }
 
 

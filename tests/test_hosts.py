@@ -286,10 +286,10 @@ def test_time_is_linear(part):
         rules = _rules(exempt_paths=["/healthz"], ignore=lambda url: False)
         best = float("inf")
         for _ in range(3):
-            begun = time.perf_counter()
+            begun = time.thread_time()
             for target in (wsgi_target(b"/app", path, path, path), asgi_target("/app", text, path, path)):
                 assert isinstance(decide(rules, _asked(path=target.path, query=target.query)), Redirect)
-            best = min(best, time.perf_counter() - begun)
+            best = min(best, time.thread_time() - begun)
         return best
 
     # Ten times the size; a quadratic cost would be a hundred times as much.
@@ -300,6 +300,6 @@ def test_time_is_linear(part):
     "text", (b"a" * 100_000, b"a." * 50_000, b"[" * 100_000, b"\xc3\xbc" * 50_000, b":" * 100_000)
 )
 def test_long_host_is_refused_at_once(text):
-    begun = time.perf_counter()
+    begun = time.thread_time()
     assert decide(_rules(), _asked(host=text)) == Reject()
-    assert time.perf_counter() - begun < 1
+    assert time.thread_time() - begun < 1

@@ -4,6 +4,8 @@ import asyncio
 import importlib
 import importlib.metadata
 import os
+import pkgutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -30,6 +32,19 @@ def adapters() -> None:
     os.environ["HOSTLINE_CANONICAL_HOST"] = "www.example.com"
     assert _wsgi_status() == "301 Moved Permanently"
     assert asyncio.run(_asgi_status()) == 301
+
+
+def everything() -> None:
+    """With all extras: every module can be imported, and every command says how it is used."""
+    imported = [
+        importlib.import_module(each.name)
+        for each in pkgutil.walk_packages(hostline.__path__, "hostline.")
+        if not each.name.startswith("hostline.demo") and each.name != "hostline.__main__"
+    ]
+    assert len(imported) > 40, imported
+    for command in importlib.metadata.distribution("hostline").entry_points:
+        program = Path(sys.executable).with_name(command.name)
+        subprocess.run([program, "--help"], check=True, stdout=subprocess.DEVNULL)
 
 
 def _wsgi_status() -> str:
@@ -78,5 +93,5 @@ def _never(*_: object) -> None:
 
 
 if __name__ == "__main__":
-    {"bare": bare, "adapters": adapters}[sys.argv[1]]()
+    {"bare": bare, "adapters": adapters, "everything": everything}[sys.argv[1]]()
     print(f"hostline: {sys.argv[1]}: works")

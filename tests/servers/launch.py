@@ -53,10 +53,14 @@ class Server:
 
     ``command`` has ``{port}`` where the port belongs. It is started in an empty folder of
     its own, so that it finds no configuration file there, with the apps of this folder and
-    the sources of hostline on its path. Answers ``GET /ready`` when it is ready.
+    the sources of hostline on its path. Answers ``GET /ready``, or another path that is given,
+    when it is ready.
     """
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, command: Sequence[str], environment: Mapping[str, str], *, ready: str = "/ready"
+    ) -> None:
+        self._ready = ready
         self.folder = Path(tempfile.mkdtemp(prefix="hostline-server-"))
         self._log = self.folder / "log"
         try:
@@ -98,7 +102,7 @@ class Server:
         except OSError:
             return False
         # gunicorn listens before it has a worker: only an answer tells.
-        return get(self.port, "/ready", patience=_LONGEST_START).status == 200
+        return get(self.port, self._ready, patience=_LONGEST_START).status == 200
 
     @property
     def is_running(self) -> bool:
