@@ -26,6 +26,9 @@ from hostline.errors import RequestTimeoutException
 SHOTS = 2
 #: How long a shot has to take effect before the next, or before giving up.
 GRACE = 1.0
+#: How many times as long as anything else an import may put it off. A package that is cut short
+#: half-way is not imported anew: what was done is there, what was not never comes.
+IMPORT_PATIENCE = 10
 #: How soon to look again while the code is where it may not be broken.
 DEFERRAL = 0.001
 #: And while it is in a shield, at whose end it looks itself.
@@ -126,6 +129,7 @@ class Breaker:
         self.request = request
         self.deadline = monotonic()
         self._deferral_limit = deferral_limit
+        self._patience = deferral_limit  # for the code where it was last seen
         self._by_signal = main_thread.can_break(request.thread_id)
         self._shots = 0  # that took effect, as far as one can tell
         self._shots_due = 1
@@ -172,7 +176,7 @@ class Breaker:
                 self._since = now
                 return HELD_BACK
             delay = self._knock() if self._by_signal else self._inject(now)
-            if now - self._since <= self._deferral_limit + GRACE:
+            if now - self._since <= self._patience + GRACE:
                 return delay
             # No signal is heard, or it stands at a lock: it will be broken when it moves.
             if not self._is_hopeless:
@@ -188,8 +192,10 @@ class Breaker:
         self._since = now
         return 0.0
 
-    def _is_overdue(self, now: float) -> bool:
-        return now - self._since >= self._deferral_limit
+    def _is_overdue(self, frame: FrameType | None, now: float) -> bool:
+        """Whether it has been put off for so long that it is let go all the same."""
+        self._patience = self._deferral_limit * (IMPORT_PATIENCE if _safepoints.is_importing(frame) else 1)
+        return now - self._since >= self._patience
 
     def _may_raise(self, frame: FrameType | None, now: float) -> bool:
         """Whether to raise here. In the main thread's handler."""
@@ -197,7 +203,7 @@ class Breaker:
             return False
         has_waited = self._stands_still(frame, thread_time(), _NO_WORK)
         # A lock that has just been taken would never be given back: here it waits longer.
-        if self._is_overdue(now) and (has_waited or not _safepoints.has_acquired(frame)):
+        if self._is_overdue(frame, now) and (has_waited or not _safepoints.has_acquired(frame)):
             return True
         return not self.request.is_shielded and _safepoints.may_break(frame, is_waiting=has_waited)
 
@@ -208,7 +214,7 @@ class Breaker:
         stands_still = self._stands_still(frame, _cpu_time(self.request.thread_id), 0.0)
         # The exception is raised when the call returns: where that is a bare acquire(), the
         # lock would be taken, and never given back.
-        if self._is_overdue(now) and not _safepoints.is_acquiring(frame):
+        if self._is_overdue(frame, now) and not _safepoints.is_acquiring(frame):
             return True
         return not self.request.is_shielded and _safepoints.may_inject(frame, stands_still=stands_still)
 

@@ -26,7 +26,7 @@ from typing import Any
 
 from hostline import _frames, _safepoints, _stacks
 from hostline._abortable import Block, call_each
-from hostline._breaker import DEFERRAL, GRACE, SHOTS
+from hostline._breaker import DEFERRAL, GRACE, IMPORT_PATIENCE, SHOTS
 from hostline._deadlines import watchdog
 from hostline._interrupts import ThreadRequest
 from hostline._log import log_stack
@@ -113,6 +113,8 @@ class GreenletRequest(ThreadRequest):
             return
         frame = self._greenlet.gr_frame
         deferral_limit = self.guard.settings.deferral_limit or 0.0
+        if _safepoints.is_importing(frame):
+            deferral_limit *= IMPORT_PATIENCE
         if shots == SHOTS:
             self.tell_unstoppable(frame)
         elif self.is_held_back():

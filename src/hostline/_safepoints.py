@@ -110,6 +110,11 @@ def may_inject(frame: FrameType | None, *, stands_still: bool = False) -> bool:
     )
 
 
+def is_importing(frame: FrameType | None) -> bool:
+    """Whether a module is being imported here: a package that is cut short never recovers."""
+    return any(each.f_code.co_filename == _IMPORTING for each in _frames.outwards(frame))
+
+
 def has_acquired(frame: FrameType | None) -> bool:
     """Whether this frame has just taken a bare lock, unless it still waits for it."""
     return frame is not None and frame.f_lasti in points(frame.f_code).acquiring

@@ -377,8 +377,8 @@ class RequestTimeoutSettings(_Settings):
         1,
         SECONDS,
         "HOSTLINE_TIMEOUT_DEFERRAL_LIMIT",
-        "How long an abort is put off while the code is where an exception would break state: importing, "
-        "closing, in a lock's or a pool's bookkeeping.",
+        "How long an abort is put off while the code is where an exception would break state: closing, in "
+        "a lock's or a pool's bookkeeping; ten times as long while it imports a module.",
     )
     shield_limit: float | None = _setting(
         5,
