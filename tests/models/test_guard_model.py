@@ -293,8 +293,8 @@ MUTATIONS = {
         *("given_more_time", 1, (0,)),
         Mutation(
             GUARD,
-            "if claims.pop(request, False) or watchdog.reclaim(request):\n                if not",
-            "if claims.pop(request, False):\n                if not",
+            "if claims.pop(request, False) or watchdog.reclaim(request):\n                if is_list",
+            "if claims.pop(request, False):\n                if is_list",
         ),
     ),
     "what is pending is not taken back": (

@@ -499,8 +499,8 @@ MUTATIONS = {
         aborted_and_goes_on,
         Mutation(
             REQUEST,
-            "if self.state is _TIMED_OUT and self.guard.breaks:\n            return",
-            "if False:\n            return",
+            "            if self.is_breakable:\n                return nowhere()",
+            "            if False:\n                return nowhere()",
         ),
     ),
     "a complete response keeps its claim": (
