@@ -89,6 +89,21 @@ def test_the_request_is_found_in_the_scope(run, long):
     assert client.status == 200
 
 
+def test_behind_its_end_the_client_has_gone(run, long):
+    """What the app has left running may still ask."""
+    asked = []
+
+    async def app(scope, receive, send):
+        asked.append(receive)
+        await answer(send, b"hello")
+
+    async def ask():
+        await Client().ask(long(app))
+        return await asked[0](), await asked[0]()
+
+    assert run(ask()) == ({"type": "http.disconnect"}, {"type": "http.disconnect"})
+
+
 # Too late
 
 

@@ -62,3 +62,8 @@ def test_timeouts_leave_nothing_behind():
 def test_answers_are_not_late():
     """The median, without other work: all else is what the machine makes of it."""
     assert passes("lateness.py", "--timeouts", "11", "--at-most", "150")
+
+
+def test_fuzzing_stops_by_itself_and_finds_nothing():
+    pytest.importorskip("yarl")
+    assert passes("fuzz.py", "--minutes", "0.05", "--part", "request-start,watchdog,loop")

@@ -266,7 +266,7 @@ class AsgiRequest(BendableRequest, Breakable):
 
     def detach(self) -> None:
         """Let go of what would keep the server's objects alive in a circle."""
-        self._server_send = self._server_receive = nowhere
+        self._server_send, self._server_receive = nowhere, disconnected
         self.came_back = True
 
     async def cut(self) -> None:
@@ -293,3 +293,8 @@ class AsgiRequest(BendableRequest, Breakable):
 
 async def nowhere(*_: object) -> Any:
     """Where messages go that come too late."""
+
+
+async def disconnected() -> Message:
+    """What is left to receive behind the end (ASGI specification, "Disconnect")."""
+    return {"type": "http.disconnect"}

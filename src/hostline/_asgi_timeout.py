@@ -27,7 +27,7 @@ from hostline._asgi_exchange import (
     send_response,
     target,
 )
-from hostline._asgi_request import AsgiRequest, nowhere
+from hostline._asgi_request import AsgiRequest, disconnected, nowhere
 from hostline._asyncio_request import AsyncioRequest
 from hostline._blocked_loops import watch
 from hostline._breaker import main_thread
@@ -170,7 +170,7 @@ class RequestTimeoutMiddleware:
             # An error's traceback holds this frame, and the task holds the error.
             del task
             current_request.reset(token)
-            request._server_send = request._server_receive = nowhere  # as `detach` does
+            request._server_send, request._server_receive = nowhere, disconnected  # as `detach` does
             request.came_back = True
             request.task = None
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hostline import _slow, _stacks
 from hostline._asgi_exchange import Message
-from hostline._asgi_request import AsgiRequest, nowhere
+from hostline._asgi_request import AsgiRequest, disconnected, nowhere
 from hostline._breaker import GRACE, HELD_BACK, SHOTS
 from hostline._loop_deadlines import NO_CONTEXT, LoopEntry, LoopLanes
 from hostline._pool_threads import PoolCall
@@ -217,6 +217,6 @@ class AsyncioRequest(AsgiRequest):
     def detach(self) -> None:
         """Let go of what would keep the server's objects alive in a circle."""
         # As the base class does, spelt out: it is on every request's path.
-        self._server_send = self._server_receive = nowhere
+        self._server_send, self._server_receive = nowhere, disconnected
         self.came_back = True
         self.task = None

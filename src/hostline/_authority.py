@@ -19,7 +19,8 @@ import idna
 # in use (service names inside container networks).
 _NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*", re.ASCII)
 _ENDS_IN_A_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)", re.ASCII)
-_PORT = re.compile(r"[0-9]{0,5}", re.ASCII)
+# RFC 3986 allows any number of zeros before it; what is remembered of a header is to be short.
+_PORT = re.compile(r"0{0,32}([0-9]{0,5})", re.ASCII)
 
 # A name of 253 octets cannot be written in more characters than this, and idna's cost
 # grows faster than its input.
@@ -48,9 +49,10 @@ def parse_authority(text: str) -> Authority | None:
     else:
         name, colon, port = text.partition(":")
         host = _name(name)
-    if host is None or _PORT.fullmatch(port) is None:
+    match = _PORT.fullmatch(port)
+    if host is None or match is None:
         return None
-    number = int(port) if port else None
+    number = int(match[1] or "0") if port else None
     if number is not None and not 0 < number < 65536:
         return None
     return Authority(host, number)

@@ -87,9 +87,9 @@ def absorb() -> None:
         set_async_exc(get_ident(), _Absorbed)
         for _ in range(2):
             pass  # a check point more
+        clear_async_exc(get_ident(), None)  # in here, should it be raised as late as this
     except _Absorbed:
         return
-    clear_async_exc(get_ident(), None)
 
 
 class Target(Protocol):
