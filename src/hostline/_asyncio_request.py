@@ -203,8 +203,7 @@ class AsyncioRequest(AsgiRequest):
 
     def current_trace(self) -> _stacks.Trace:
         """What its task waits for just now, and a thread that works for it does."""
-        waits = _stacks.of_coroutine(self.task_coroutine, self.outermost)
-        return waits + self.calls_trace()
+        return _stacks.of_task(self.task, self.outermost) + self.calls_trace()
 
     def warn_after(self, seconds: float) -> None:
         """Log where it is, if it has not ended by then. Rare: a timer of its own."""
