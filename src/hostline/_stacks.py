@@ -86,7 +86,7 @@ def _awaited_task(task: "Task[Any]") -> "Task[Any] | None":
         # What wait() and task groups hold. Not by the frame's f_locals, which up to CPython 3.12 stay.
         for held in gc.get_referents(innermost):
             waiting += held if isinstance(held, (set, frozenset)) else getattr(held, "_tasks", ())
-    tasks = (cast("Task[Any]", each) for each in waiting if isinstance(each, type(task)))
+    tasks: list[Task[Any]] = [each for each in waiting if isinstance(each, type(task))]
     return next((each for each in tasks if not each.done()), None)
 
 
