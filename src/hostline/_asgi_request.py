@@ -9,8 +9,9 @@ needs no lock.
 
 import gc
 import sys
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Iterator
 from functools import partial
+from itertools import chain
 from math import inf
 from time import monotonic
 from types import CodeType, FrameType
@@ -96,7 +97,7 @@ class AsgiRequest(BendableRequest, Breakable):
     # Not `async def`, which would put a coroutine of ours around each of the server's.
     def send(self, message: Message) -> Awaitable[None]:
         """What the app gets as ``send``."""
-        if self.outcome is _TIMED_OUT and self.guard.breaks:
+        if self.outcome is _TIMED_OUT and self.is_breakable:
             return nowhere()
         kind = message["type"]
         if kind == "http.response.start":
@@ -165,15 +166,22 @@ class AsgiRequest(BendableRequest, Breakable):
 
     def expire(self) -> None:
         """Time it out. Called by the loop's timer, which has won the claim."""
+        self.spare_if_debugged()
         self.time_out(self.current_trace())
-        if self.guard.breaks:
+        if self.is_breakable:
             self.break_off()
             self.answer_at_once()
+
+    def code_frames(self) -> Iterator[FrameType]:
+        """Those of the threads that work for it, and of the loop's, unless that is this one."""
+        loop = None if self.is_in_loop() else _frames.of_thread(self.lanes.thread_id)
+        return chain(super().code_frames(), _frames.outwards(loop))
 
     def is_overdue(self) -> bool:
         """Whether its time has come, and its code has not come back and is to be broken."""
         is_out = self.ended is None or (self.outcome is _TIMED_OUT and not self.came_back)
-        return is_out and self.guard.breaks and self.deadline <= monotonic() and not self.is_held_back()
+        is_due = is_out and self.is_breakable and self.deadline <= monotonic() and not self.is_held_back()
+        return is_due and not self.spare_if_debugged()
 
     def expire_in_step(self, frame: FrameType | None) -> bool:
         """Time it out from within its code, which blocks the loop (``_blocked_loops``)."""
@@ -216,7 +224,7 @@ class AsgiRequest(BendableRequest, Breakable):
         self.trace = trace
         self.note_route()
         self.move_to(_TIMED_OUT)
-        self.term = terminator.count(self.guard.settings.term_on_timeout)
+        self.term = not self.is_spared and terminator.count(self.guard.settings.term_on_timeout)
         reporter.submit(self._tell_timeout)
 
     def break_off(self) -> None:

@@ -156,13 +156,13 @@ class RequestTimeoutMiddleware:
         except BaseException as error:
             if request.has_given_up:
                 request.give_up()  # a thread of its has, and nobody has answered yet
-            if request.outcome is not _TIMED_OUT or not self.breaks:
+            if request.outcome is not _TIMED_OUT or not request.is_breakable:
                 request.complete()
                 raise
             await self._end(request, cancelling, error)
         else:
             if request.outcome is not _COMPLETED:
-                if request.outcome is _TIMED_OUT and self.breaks:
+                if request.outcome is _TIMED_OUT and request.is_breakable:
                     await self._end(request, cancelling, None)
                 else:
                     request.complete()
@@ -279,7 +279,7 @@ class RequestTimeoutMiddleware:
         error: BaseException | None = None
         try:
             error = await request.run(self.app, scope)
-            if request.outcome is _TIMED_OUT and self.breaks:
+            if request.outcome is _TIMED_OUT and request.is_breakable:
                 await self._conclude(request, error)
             elif error is not None:
                 raise error

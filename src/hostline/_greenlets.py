@@ -101,9 +101,10 @@ class GreenletRequest(ThreadRequest):
         watchdog.at(starved := _Starved(self), starved.deadline)
 
     def _expire_in_hub(self) -> None:
+        self.spare_if_debugged()
         if self.time_out(self.current_trace()):
             self.report(self.tell_timeout)
-            if self.guard.breaks:
+            if self.is_breakable:
                 self._fire(monotonic(), 0)
 
     def _fire(self, since: float, shots: int) -> None:
@@ -153,9 +154,10 @@ class _Starved:
             return
         trace = ThreadRequest.current_trace(request)
         if request.is_running():
+            request.spare_if_debugged()
             if request.time_out(trace):
                 request.report(request.tell_timeout)
-                if request.guard.breaks:
+                if request.is_breakable:
                     request.break_thread()
             return
         log_stack(

@@ -36,9 +36,10 @@ from typing import Protocol
 from hostline import _frames, _stacks
 from hostline._breaker import Breaker, absorb, firing
 from hostline._budget import WaitReader
+from hostline._debuggers import debugger_at
 from hostline._log import log_stack
 from hostline._observers import Observers
-from hostline._requests import RequestDetails, State, reporter
+from hostline._requests import RequestDetails, State, logger, reporter
 from hostline._termination import main_frame, terminator
 from hostline.errors import RequestTimeoutException
 from hostline.settings import RequestTimeoutSettings
@@ -62,6 +63,8 @@ class GuardedRequest(RequestDetails):
     stamp: str | bytes | None
     #: What was read in it, where something did.
     judged_wait: float | None = None
+    #: Whether somebody looked at its code with a debugger when its time was up.
+    is_spared = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,7 +79,20 @@ class GuardedRequest(RequestDetails):
 
     @property
     def is_breakable(self) -> bool:
-        return self.guard.breaks
+        return self.guard.breaks and not self.is_spared
+
+    def code_frames(self) -> Iterator[FrameType]:
+        """Those in which its code runs just now, as far as that can be told."""
+        return iter(())
+
+    def spare_if_debugged(self) -> bool:
+        """Whether its code is not to be broken, and what has run long is the debugger's doing."""
+        if not self.is_spared and self.guard.breaks:
+            debugger = debugger_at(self.code_frames())
+            if debugger is not None:
+                self.is_spared = True
+                tell_of_debugger(self.report, debugger)
+        return self.is_spared
 
     @property
     def shield_limit(self) -> float:
@@ -185,6 +201,9 @@ class ThreadRequest(ThreadCall, GuardedRequest):
     def has_left(self) -> bool:
         return self.came_back or (self.ended is not None and self.outcome is not State.TIMED_OUT)
 
+    def code_frames(self) -> Iterator[FrameType]:
+        return self.frames()
+
     def survives_fork(self) -> bool:
         """Whether this is the request that forked."""
         return self.thread_id == get_ident()
@@ -220,10 +239,11 @@ class ThreadRequest(ThreadCall, GuardedRequest):
 
     def expire(self) -> None:
         """Time it out. In the watchdog's thread, which has won the claim."""
+        self.spare_if_debugged()
         if not self.time_out(self.current_trace()):
             return  # it came back in the very moment, and has seen to all
         try:
-            if self.guard.breaks:
+            if self.is_breakable:
                 self.break_thread()
         finally:
             self.report(self.tell_timeout)
@@ -242,7 +262,7 @@ class ThreadRequest(ThreadCall, GuardedRequest):
             self.is_untold = True  # first, in case that a guard further out is aborted here
             self.move_to(State.TIMED_OUT)
             self.trace = trace
-        self.term = terminator.count(self.guard.settings.term_on_timeout)
+        self.term = not self.is_spared and terminator.count(self.guard.settings.term_on_timeout)
         return True
 
     def tell_timeout(self) -> None:
@@ -267,6 +287,17 @@ class ThreadRequest(ThreadCall, GuardedRequest):
         """Have it ended and told, where an abort of a guard further out came in between."""
         if self.ended is None or self.is_untold:
             self.leave()
+
+
+_debuggers_met: set[str] = set()
+
+
+def tell_of_debugger(report: Callable[[Callable[[], object]], object], debugger: str) -> None:
+    """Say once why requests are not aborted."""
+    if debugger not in _debuggers_met:
+        _debuggers_met.add(debugger)
+        message = "hostline reports requests that run too long, but aborts none that a debugger (%s) is at."
+        report(partial(logger.warning, message, debugger))
 
 
 def log_unstoppable(request: RequestDetails, trace: _stacks.Trace) -> None:

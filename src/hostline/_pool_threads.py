@@ -21,11 +21,11 @@ Imports: ``_deadlines``, ``_frames``, ``_interrupts``, ``_obstacles``, ``_reques
 
 import copy
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from functools import cache, wraps
-from itertools import takewhile
+from itertools import chain, takewhile
 from threading import get_ident
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 import anyio.to_thread
@@ -60,7 +60,7 @@ class LoopRequest(GuardedRequest):
     @property
     def adopts_calls(self) -> bool:
         """Whether threads work for it now. A clean-up behind the deadline is not broken again."""
-        return self.ended is None and self.guard.breaks
+        return self.ended is None and self.is_breakable
 
     def break_calls(self) -> bool:
         """Fire at the threads that work for it; False: its task has none to wait for.
@@ -73,6 +73,11 @@ class LoopRequest(GuardedRequest):
         due = [call for call in list(calls) if calls.pop(call, False)]
         self.broken_calls = {call for call in due if call.break_soon() and call.is_awaited}
         return bool(self.broken_calls)
+
+    def code_frames(self) -> Iterator[FrameType]:
+        """Those of the threads that work for it."""
+        begun = (call for call in list(self.calls or ()) if call.thread_id)
+        return chain.from_iterable(call.frames() for call in begun)
 
     def calls_trace(self) -> _stacks.Trace:
         """What the first of the threads that work for it is doing."""

@@ -264,7 +264,7 @@ class RequestTimeoutMiddleware:
                     request.end(_COMPLETED)
                     if is_attended:
                         self.observers.tell(request, _COMPLETED)
-            elif self.breaks:
+            elif request.is_breakable:
                 raise RequestTimeoutException  # noqa: TRY301 - the watchdog was first; all ends meet below
             else:
                 request.leave()
@@ -389,7 +389,7 @@ class RequestTimeoutMiddleware:
             chunk = make()
             if claims.pop(request, False) or watchdog.reclaim(request):
                 return chunk
-            if not self.breaks:
+            if not request.is_breakable:
                 request.leave()
                 return chunk
             raise RequestTimeoutException  # noqa: TRY301 - as in __call__
@@ -419,7 +419,7 @@ class RequestTimeoutMiddleware:
         if is_own and not request.has_given_up:
             return None
         request.leave()
-        if not self.breaks or not isinstance(error, (Exception, RequestTimeoutException)):
+        if not request.is_breakable or not isinstance(error, (Exception, RequestTimeoutException)):
             return None
         return RequestTimeoutError(service=request.service, timeout=request.timeout)
 
