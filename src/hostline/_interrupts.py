@@ -29,6 +29,7 @@ out, else lets it pass; either way each answers for its own request.
 import logging
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import takewhile
 from threading import get_ident
 from types import CodeType, FrameType
 from typing import Protocol
@@ -136,6 +137,10 @@ class ThreadCall:
         """Those of its thread, innermost first."""
         return _frames.outwards(_frames.of_thread(self.thread_id))
 
+    def code_frames(self) -> Iterator[FrameType]:
+        """Those of them that it runs: pdb leaves its trace function in what is further out."""
+        return takewhile(lambda frame: frame.f_code not in self.outermost, self.frames())
+
     def is_run_by(self, frame: FrameType) -> bool:
         """Whether this frame is the one that runs it."""
         return frame.f_code in self.outermost and _frames.local(frame, "request") is self
@@ -200,9 +205,6 @@ class ThreadRequest(ThreadCall, GuardedRequest):
     @property
     def has_left(self) -> bool:
         return self.came_back or (self.ended is not None and self.outcome is not State.TIMED_OUT)
-
-    def code_frames(self) -> Iterator[FrameType]:
-        return self.frames()
 
     def survives_fork(self) -> bool:
         """Whether this is the request that forked."""

@@ -77,7 +77,7 @@ class LoopRequest(GuardedRequest):
     def code_frames(self) -> Iterator[FrameType]:
         """Those of the threads that work for it."""
         begun = (call for call in list(self.calls or ()) if call.thread_id)
-        return chain.from_iterable(call.frames() for call in begun)
+        return chain.from_iterable(call.code_frames() for call in begun)
 
     def calls_trace(self) -> _stacks.Trace:
         """What the first of the threads that work for it is doing."""
