@@ -3,11 +3,14 @@
 import asyncio
 import sys
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from hostline import _stacks
+
+SITE_PACKAGES = Path(pytest.__file__).parents[1]
 
 
 def _functions(trace):
@@ -186,3 +189,76 @@ def test_render_shows_the_source():
 def test_render_without_source():
     assert _stacks.render([("<gone>", 7, "view")]) == '  File "<gone>", line 7, in view'
     assert _stacks.render([]) == ""
+
+
+# Trimmed to the app's own
+
+APP = ("/app/views.py", 7, "view")
+SITE = f"{SITE_PACKAGES}/"
+
+
+def _library(name, count):
+    return [(f"{SITE}{name}/module.py", number, "call") for number in range(count)]
+
+
+def _trimmed(*frames):
+    return [
+        line.strip() for line in _stacks.render_trimmed(frames).split("\n") if not line.startswith("    ")
+    ]
+
+
+VIEW = 'File "/app/views.py", line 7, in view'
+
+
+@pytest.mark.parametrize(
+    ("frames", "text"),
+    (
+        ([APP], [VIEW]),
+        ([*_library("flask", 3), APP], ["... 3 frames of flask ...", VIEW]),
+        (
+            [*_library("starlette", 2), *_library("anyio", 1), APP],
+            ["... 3 frames of starlette, anyio ...", VIEW],
+        ),
+        (
+            [APP, *_library("sqlalchemy", 1), APP, *_library("x", 1)],
+            [VIEW, "... 1 frame of sqlalchemy ...", VIEW, f'File "{SITE}x/module.py", line 0, in call'],
+        ),
+        (
+            [APP, *_library("sqlalchemy", 20)],
+            [VIEW, "... 17 frames of sqlalchemy ..."]
+            + [f'File "{SITE}sqlalchemy/module.py", line {n}, in call' for n in (17, 18, 19)],
+        ),
+        (
+            [("<frozen runpy>", 1, "run"), (threading.__file__, 1, "run"), APP],
+            ["... 2 frames of runpy, threading ...", VIEW],
+        ),
+        (
+            [*(frame for n in range(7) for frame in _library(f"l{n}", 1)), APP],
+            ["... 7 frames of l0, l1, l2, l3, l4 and others ...", VIEW],
+        ),
+        ([(f"{SITE}six.py", 1, "f"), APP], ["... 1 frame of six ...", VIEW]),
+        (
+            [("/usr/lib/python3/dist-packages/a/b.py", 1, "f"), APP],
+            ["... 1 frame of a ...", VIEW],
+        ),
+        ([(_stacks.__file__, 1, "f"), APP], ["... 1 frame of hostline ...", VIEW]),
+        (
+            [(r"C:\v\Lib\site-packages\werkzeug\x.py", 1, "f"), APP],
+            ["... 1 frame of werkzeug ...", VIEW],
+        ),
+        ([("<string>", 1, "f"), APP], ['File "<string>", line 1, in f', VIEW]),
+        ([], [""]),
+    ),
+    ids=str,
+)
+def test_trimmed(frames, text):
+    assert _trimmed(*frames) == text
+
+
+def test_a_stack_without_a_frame_of_the_app_s_own_is_whole():
+    frames = [*_library("starlette", 4), *_library("installed_app", 3)]
+    assert _stacks.render_trimmed(frames) == _stacks.render(frames)
+
+
+def test_a_recursion_is_as_short_as_in_any_traceback():
+    assert "[Previous line repeated 17 more times]" in _stacks.render_trimmed([APP] * 20)

@@ -26,7 +26,7 @@ Trace = list[Position]
 
 # A recursion at its limit would make a megabyte of log.
 _DEEPEST = 60
-# Of those at which it stands, how many are shown though they are a library's: what it waits for.
+# How many frames of libraries are shown where the app's own code has called them: what it waits for.
 _INNERMOST = 3
 _MOST_NAMES = 5
 _INSTALLED = re.compile(r".*[\\/](?:site|dist)-packages[\\/]([^\\/]+)", re.DOTALL)
@@ -93,9 +93,11 @@ def _rendered(trace: tuple[Position, ...]) -> str:
 @lru_cache(maxsize=64)
 def _rendered_trimmed(trace: tuple[Position, ...]) -> str:
     libraries = [_library_of(file_name) for file_name, _, _ in trace]
-    if all(libraries):
+    if None not in libraries:
         return _rendered(trace)
-    libraries[-_INNERMOST:] = [None] * len(libraries[-_INNERMOST:])
+    last_own = max(place for place, library in enumerate(libraries) if library is None)
+    shown = min(_INNERMOST, len(trace) - 1 - last_own)
+    libraries[len(trace) - shown :] = [None] * shown
     text: list[str] = []
     place = 0
     for is_left_out, group in groupby(libraries, bool):
@@ -108,7 +110,7 @@ def _rendered_trimmed(trace: tuple[Position, ...]) -> str:
 
 def _left_out(libraries: list[str | None]) -> str:
     names = [str(name) for name in dict.fromkeys(libraries)]
-    more = ", ..." if len(names) > _MOST_NAMES else ""
+    more = " and others" if len(names) > _MOST_NAMES else ""
     frames = "frame" if len(libraries) == 1 else "frames"
     return f"  ... {len(libraries)} {frames} of {', '.join(names[:_MOST_NAMES])}{more} ..."
 

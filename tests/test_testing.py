@@ -1,0 +1,193 @@
+"""What an app's own test-suite does with hostline: switch it off, have a request time out."""
+
+import asyncio
+import importlib
+import sys
+import threading
+
+import flask
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+import hostline
+import hostline.asgi
+import hostline.testing
+import hostline.wsgi
+from exchanges import SENDERS, Request
+from hostline.testing import atime_out, disabled, time_out
+from timeouts import LONG, SHORT, NotStoppedError, Recorder, environ, hello, linger, serve
+
+STALE = {"HTTP_X_REQUEST_START": "t=1"}
+
+
+# Without the guards
+
+
+@pytest.mark.parametrize("adapter", SENDERS)
+def test_where_they_are_disabled_no_host_is_redirected(adapter):
+    send = SENDERS[adapter]
+    told = Recorder()
+    with disabled():
+        assert send(Request(), host="example.com", observers=told).reached
+        assert send(Request(host="<x>"), host="example.com", observers=told).reached
+    assert told.events == []
+    assert send(Request(), host="example.com").status == 301
+
+
+def test_where_they_are_disabled_a_thread_s_request_takes_its_time():
+    currents = []
+
+    def app(environ, start_response):
+        currents.append(hostline.current())
+        with pytest.raises(NotStoppedError):
+            linger(3 * SHORT)
+        return hello(environ, start_response)
+
+    told = Recorder()
+    guard = hostline.wsgi.RequestTimeoutMiddleware(app, service_timeout=SHORT, observers=told)
+    with disabled():
+        assert serve(guard).status == 200
+    assert currents == [None]
+    assert told.events == []
+
+
+def fastapi_app(wait):
+    app = FastAPI()
+
+    @app.get("/async")
+    async def in_the_loop():
+        await wait()
+        return hostline.current() is None
+
+    app.add_middleware(hostline.asgi.RequestTimeoutMiddleware, service_timeout=SHORT, observers=())
+    return app
+
+
+def test_where_they_are_disabled_a_task_takes_its_time():
+    app = fastapi_app(lambda: asyncio.sleep(3 * SHORT))
+    with disabled(), TestClient(app) as client:
+        assert client.get("/async").json() is True
+    assert TestClient(app).get("/async").status_code == 504
+
+
+def test_they_may_be_disabled_within_each_other_and_by_a_decorator():
+    guard = hostline.wsgi.CanonicalHostMiddleware(hello, "example.com")
+
+    @disabled()
+    def status():
+        with disabled():
+            pass
+        return serve(guard, environ(HTTP_HOST="a.test")).status
+
+    assert status() == 200
+    assert serve(guard, environ(HTTP_HOST="a.test")).status == 301
+
+
+def test_what_is_not_installed_need_not_be_disabled(monkeypatch):
+    for name in ("hostline.django", "hostline.asgi"):
+        monkeypatch.setitem(sys.modules, name, None)  # as an import that fails
+    with disabled():
+        assert serve(hostline.wsgi.CanonicalHostMiddleware(hello, "example.com")).status == 200
+    importlib.import_module("hostline.wsgi")
+
+
+# A timeout at a chosen point
+
+
+def test_a_view_of_flask_s_times_out_where_it_is_to():
+    released = []
+    app = flask.Flask(__name__)
+
+    def query(sql, *, limit):
+        raise NotImplementedError
+
+    @app.get("/report")
+    def report():
+        try:
+            return queries["report"]("select", limit=1)
+        finally:
+            released.append(threading.get_ident())
+
+    queries = {"report": time_out}
+    app.wsgi_app = hostline.wsgi.RequestTimeoutMiddleware(app.wsgi_app, service_timeout=LONG)
+    response = app.test_client().get("/report")
+    assert response.status_code == 504
+    assert released == [threading.get_ident()]
+
+
+@pytest.mark.parametrize("path", ("/async", "/def"))
+def test_an_endpoint_of_fastapi_s_times_out_where_it_is_to(path):
+    told = Recorder()
+    app = FastAPI()
+
+    @app.get("/async")
+    async def in_the_loop():
+        return await atime_out("select", limit=1)
+
+    @app.get("/def")
+    def in_a_thread():
+        return time_out()
+
+    app.add_middleware(hostline.asgi.RequestTimeoutMiddleware, service_timeout=LONG, observers=told)
+    assert TestClient(app).get(path).status_code == 504
+    assert told.states == ["ready", "timed_out"]
+
+
+def test_it_is_a_mistake_outside_of_a_request():
+    with pytest.raises(
+        RuntimeError, match=r"^time_out\(\) was called outside of a request that hostline times"
+    ):
+        time_out()
+    with pytest.raises(RuntimeError, match=r"^atime_out\(\) was called outside"):
+        asyncio.run(atime_out())
+
+
+def _error_of(call, **options):
+    errors = []
+
+    def app(environ, start_response):
+        with pytest.raises((RuntimeError, AssertionError)) as error:
+            call()
+        errors.append(str(error.value))
+        return hello(environ, start_response)
+
+    serve(hostline.wsgi.RequestTimeoutMiddleware(app, observers=(), **options))
+    return errors[0]
+
+
+def test_it_is_a_mistake_where_nothing_is_aborted():
+    assert _error_of(time_out, mode="report").endswith(
+        "where hostline only reports requests that run too long."
+    )
+
+
+def test_what_is_not_aborted_in_the_end_is_said(monkeypatch):
+    monkeypatch.setattr(hostline.testing, "_PATIENCE", 0.01)
+
+    def app(environ, start_response):
+        with (
+            hostline.shield(),
+            pytest.raises(AssertionError, match="The request was not aborted: is a debugger"),
+        ):
+            time_out()
+
+    guard = hostline.wsgi.RequestTimeoutMiddleware(app, observers=())
+    assert serve(guard).status == 504, "at the end of its shield"
+
+
+def test_in_a_loop_it_is_another_function():
+    app = FastAPI()
+    errors = []
+
+    @app.get("/")
+    async def view():
+        try:
+            time_out()
+        except RuntimeError as error:
+            errors.append(str(error))
+        await asyncio.sleep(LONG)
+
+    app.add_middleware(hostline.asgi.RequestTimeoutMiddleware, service_timeout=LONG, observers=())
+    assert TestClient(app).get("/").status_code == 504
+    assert errors[0].endswith("Use atime_out().")
