@@ -1,15 +1,20 @@
 """The log line: what an operator greps, and what no client can forge."""
 
+import asyncio
 import json
 import logging
+import re
 
+import flask
 import pytest
+from fastapi import FastAPI
 
 from hostline import observers
 from hostline._requests import RequestEvent, State, clean_request_id, reporter
+from hostline.asgi import RequestTimeoutMiddleware as AsgiGuard
 from hostline.observers.logging import LEVELS, extra_fields, format_line, log
 from hostline.wsgi import RequestTimeoutMiddleware
-from timeouts import SHORT, environ, hello, linger, serve
+from timeouts import SHORT, Client, environ, hello, in_thread, linger, scope, serve
 
 
 def event(state=State.COMPLETED, **more):
@@ -164,6 +169,88 @@ def test_the_line_of_the_slow_code_is_in_the_log(caplog):
     assert f'File "{__file__}", line ' in message
     assert "linger()  # the slow line" in message
     assert timed_out.stack in message
+
+
+def _slow_flask():
+    app = flask.Flask(__name__)
+
+    @app.get("/")
+    def view():
+        linger()  # the slow line
+
+    return app
+
+
+def _lines(caplog):
+    """The line of the timeout, and its stack's."""
+    (record,) = [record for record in caplog.records if getattr(record, "state", "") == "timed_out"]
+    line, *stack = record.getMessage().split("\n")
+    assert line.endswith("state=timed_out")
+    return stack
+
+
+@pytest.mark.parametrize("road", (in_thread, lambda call: call()), ids=("thread", "main thread"))
+def test_the_log_of_a_flask_app(road, caplog):
+    guard = RequestTimeoutMiddleware(_slow_flask(), service_timeout=SHORT)
+    assert road(lambda: serve(guard)).status == 504
+    assert reporter.flush(20)
+    stack = _lines(caplog)
+    assert re.fullmatch(r"  \.\.\. \d+ frames of flask \.\.\.", stack[0])
+    assert f'File "{__file__}"' in stack[1]
+    assert stack[2] == "    linger()  # the slow line"
+    assert "site-packages" not in "".join(stack)
+
+
+def _slow_fastapi():
+    app = FastAPI()
+
+    @app.get("/async")
+    async def in_the_loop():
+        await asyncio.sleep(20)  # the slow line of a task
+
+    @app.get("/def")
+    def in_a_thread():
+        linger()  # the slow line of a thread
+
+    @app.get("/gathered")
+    async def gathered():
+        await asyncio.gather(asyncio.sleep(20))  # the slow line behind others
+
+    return app
+
+
+@pytest.mark.parametrize(
+    ("path", "slow_line", "libraries"),
+    (
+        ("/async", "await asyncio.sleep(20)  # the slow line of a task", "fastapi, starlette"),
+        (
+            "/gathered",
+            "await asyncio.gather(asyncio.sleep(20))  # the slow line behind others",
+            "fastapi, starlette",
+        ),
+        ("/def", "linger()  # the slow line of a thread", "fastapi, starlette, anyio"),
+    ),
+)
+def test_the_log_of_a_fastapi_app(path, slow_line, libraries, run, caplog):
+    guard = AsgiGuard(_slow_fastapi(), service_timeout=SHORT)
+    assert run(Client().ask(guard, scope(path))).status == 504
+    assert reporter.flush(20)
+    stack = _lines(caplog)
+    assert f"    {slow_line}" in stack
+    assert stack[0].startswith("  ... ")
+    for library in libraries.split(", "):
+        assert library in stack[0]
+    assert len(stack) < 12, "what the frameworks have in between is left out"
+
+
+def test_whole_stacks_are_to_be_had(caplog):
+    guard = RequestTimeoutMiddleware(_slow_flask(), service_timeout=SHORT)
+    with caplog.at_level(logging.DEBUG, "hostline.stack"):
+        assert serve(guard).status == 504
+        assert reporter.flush(20)
+    stack = "\n".join(_lines(caplog))
+    assert "in dispatch_request" in stack
+    assert "... " not in stack
 
 
 def test_without_info_nothing_but_errors_is_written(caplog):

@@ -5,11 +5,17 @@ import asyncio
 import anyio
 import flask
 import pytest
+from django.core.handlers.asgi import ASGIHandler
+from django.core.handlers.wsgi import WSGIHandler
+from django.http import HttpResponse
+from django.test import override_settings
+from django.urls import include, path
 from fastapi import APIRouter, FastAPI
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
+import exchanges  # noqa: F401 - which configures Django
 import hostline.asgi
 import hostline.wsgi
 from hostline._requests import State
@@ -33,12 +39,12 @@ def flask_app():
 
 
 @pytest.mark.parametrize(
-    ("path", "route"),
+    ("path_", "route"),
     (("/users/7", "/users/<int:number>"), ("/broken/x", "/broken/<name>"), ("/nowhere", None)),
 )
-def test_flask(path, route):
+def test_flask(path_, route):
     told = Recorder()
-    serve(hostline.wsgi.RequestTimeoutMiddleware(flask_app(), observers=told), environ(path))
+    serve(hostline.wsgi.RequestTimeoutMiddleware(flask_app(), observers=told), environ(path_))
     assert told.states == ["ready", "completed"]
     assert [event.route for event in told.events] == [None, route]
 
@@ -80,17 +86,17 @@ def fastapi_app():
     return app
 
 
-def told_by(app, path, **more):
+def told_by(app, path_, **more):
     told = Recorder()
     guarded = hostline.asgi.RequestTimeoutMiddleware(app, observers=told)
-    asyncio.run(Client().ask(guarded, scope(path, **more)))
+    asyncio.run(Client().ask(guarded, scope(path_, **more)))
     assert told.states == ["ready", "completed"]
     assert told.events[0].route is None
     return told.events[1].route
 
 
 @pytest.mark.parametrize(
-    ("path", "route"),
+    ("path_", "route"),
     (
         ("/users/7", "/users/{number:int}"),
         ("/of/acme/deep/items/3", "/of/{tenant}/deep/items/{item}"),
@@ -99,13 +105,13 @@ def told_by(app, path, **more):
         ("/nowhere", None),
     ),
 )
-def test_starlette(path, route):
-    assert told_by(starlette_app(), path) == route
-    assert told_by(starlette_app(), f"/prefix{path}", root_path="/prefix") == route
+def test_starlette(path_, route):
+    assert told_by(starlette_app(), path_) == route
+    assert told_by(starlette_app(), f"/prefix{path_}", root_path="/prefix") == route
 
 
 @pytest.mark.parametrize(
-    ("path", "route"),
+    ("path_", "route"),
     (
         ("/users/7", "/users/{number}"),
         ("/of/acme/outer/inner/items/3", "/of/{tenant}/outer/inner/items/{item}"),
@@ -113,9 +119,75 @@ def test_starlette(path, route):
         ("/nowhere", None),
     ),
 )
-def test_fastapi(path, route):
-    assert told_by(fastapi_app(), path) == route
-    assert told_by(fastapi_app(), f"/prefix{path}", root_path="/prefix") == route
+def test_fastapi(path_, route):
+    assert told_by(fastapi_app(), path_) == route
+    assert told_by(fastapi_app(), f"/prefix{path_}", root_path="/prefix") == route
+
+
+def _django_view(request, number):
+    return HttpResponse(b"x", content_type="text/plain")
+
+
+async def _async_django_view(request, number):
+    return HttpResponse(b"x", content_type="text/plain")
+
+
+def _slow_django_view(request):
+    linger()
+
+
+class Urls:
+    urlpatterns = (
+        path("users/<int:number>/", _django_view),
+        path("of/", include(([path("async/<int:number>", _async_django_view)], "of"))),
+        path("slow/", _slow_django_view),
+    )
+
+
+ROUTES = pytest.mark.parametrize(
+    ("path_", "route"),
+    (("/users/7/", "users/<int:number>/"), ("/of/async/7", "of/async/<int:number>"), ("/nowhere", None)),
+)
+
+
+def _django(told, **settings):
+    return override_settings(
+        ROOT_URLCONF=Urls,
+        MIDDLEWARE=["hostline.django.RequestTimeoutMiddleware"],
+        HOSTLINE_TIMEOUT_OBSERVERS=told,
+        **settings,
+    )
+
+
+@ROUTES
+def test_django_wsgi(path_, route):
+    told = Recorder()
+    with _django(told):
+        serve(WSGIHandler(), environ(path_))
+    assert told.states == ["ready", "completed"]
+    assert [event.route for event in told.events] == [None, route]
+
+
+@ROUTES
+def test_django_asgi(path_, route):
+    told = Recorder()
+    with _django(told):
+        asyncio.run(Client().ask(ASGIHandler(), scope(path_)))
+    assert told.states == ["ready", "completed"]
+    assert [event.route for event in told.events] == [None, route]
+
+
+def test_a_guard_around_django_does_not_know_its_route():
+    with override_settings(ROOT_URLCONF=Urls, MIDDLEWARE=[]):
+        assert told_by(ASGIHandler(), "/users/7/") is None
+
+
+def test_a_timeout_in_django():
+    told = Recorder()
+    with _django(told):
+        assert serve(WSGIHandler(), environ("/slow/")).status == 504
+    assert told.states[-1] == "timed_out"
+    assert told.events[-1].route == "slow/"
 
 
 # When it has timed out, whether anybody has listened from the beginning or not

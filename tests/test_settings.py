@@ -529,6 +529,21 @@ def test_observers_in_a_variable():
     assert load(HOSTLINE_TIMEOUT_OBSERVERS="off").observers == ()
 
 
+def test_an_observer_is_no_async_function():
+    async def observer(event):
+        pass
+
+    class Observer:
+        async def __call__(self, event):
+            pass
+
+    for each in (observer, Observer()):
+        assert problem_of({"observers": each}) == (
+            f"observers={each!r} is an async function, which nobody would wait for. "
+            "Write 'log', a callable, or a list of them; () switches them off."
+        )
+
+
 def test_wrong_observers():
     remedy = "Write 'log', a callable, or a list of them; () switches them off."
     assert problems_of({"observers": ["lgo", call, 5]}) == (

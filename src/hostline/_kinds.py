@@ -7,6 +7,7 @@ read and what to write instead of a wrong value. The kinds of hosts are in ``_ho
 May import ``errors`` and ``_environment`` of hostline.
 """
 
+import inspect
 import math
 import re
 import signal
@@ -183,7 +184,11 @@ def _check_callable(given: Given, value: object) -> object:
 
 
 def _check_observer(given: Given, item: object) -> object:
-    if callable(item) or (isinstance(item, str) and item == "log"):
+    if isinstance(item, str) and item == "log":
+        return item
+    if callable(item):
+        if inspect.iscoroutinefunction(item) or inspect.iscoroutinefunction(type(item).__call__):
+            raise given.refusal_of(item, "is an async function, which nobody would wait for")
         return item
     raise given.refusal_of(item, "is no observer")
 

@@ -15,7 +15,7 @@ Source: TypeAlias = Mapping[str, Any]
 
 #: Where an app, or a framework's integration, may leave the template itself.
 ROUTE = "hostline.route"
-#: Where hostline's entry among Django's middlewares leaves a weak reference to the request.
+#: Where ``hostline.django.RequestTimeoutMiddleware`` leaves a weak reference to Django's request.
 DJANGO_REQUEST = "hostline.django_request"
 
 

@@ -9,7 +9,7 @@ while the guards are disabled their classes have another ``__call__``.
 
 import importlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NoReturn
 from unittest import mock
@@ -27,7 +27,7 @@ _STEP = 0.001
 
 
 @contextmanager
-def disabled() -> Iterator[None]:
+def disabled() -> Generator[None]:
     """Have every request pass all of hostline's guards untouched, in a ``with`` block or a decorated test.
 
     Nothing is redirected, rejected, timed or told to observers; there is no
@@ -104,7 +104,7 @@ async def _asgi_host(self: Any, scope: Any, receive: Any, send: Any) -> None:
     await self._app(scope, receive, send)
 
 
-def _django_host(self: Any, request: Any) -> Any:
+def _django(self: Any, request: Any) -> Any:
     return self._get_response(request)
 
 
@@ -113,5 +113,6 @@ _PASSES: dict[str, Callable[..., Any]] = {
     "wsgi.CanonicalHostMiddleware": _wsgi_host,
     "asgi.RequestTimeoutMiddleware": _asgi_timeout,
     "asgi.CanonicalHostMiddleware": _asgi_host,
-    "django.CanonicalHostMiddleware": _django_host,
+    "django.CanonicalHostMiddleware": _django,
+    "django.RequestTimeoutMiddleware": _django,
 }
