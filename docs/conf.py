@@ -24,7 +24,7 @@ autodoc_member_order = "bysource"
 # Types of the standard library would be links to its documentation, which is not fetched.
 autodoc_typehints = "none"
 nitpick_ignore_regex = [("py:.*", r"time\..*")]
-myst_heading_anchors = 2
+myst_heading_anchors = 3
 myst_enable_extensions = ["deflist"]  # the reference of the API
 
 

@@ -148,16 +148,19 @@ class Observers:
         self.are_attentive: Callable[[], bool] = self._are_attentive
         #: What a request looks into before it asks that: False at ``logging.INFO`` says that nobody does.
         self.attention: Mapping[int, bool] = {logging.INFO: bool(self._observers)}
-        if len(self._observers) == 1:  # the log alone, as a rule: spare each request the loop
-            only = self._observers[0].observer
-            self.are_attentive = getattr(only, "is_attentive", self._are_attentive)
-            self.attention = getattr(only, "attention", self.attention)
+        # Each request asks these, so what can be known before is.
+        if any(each.is_attentive is _always for each in self._observers):
+            self.are_attentive = _always
+        elif len(self._observers) == 1:  # the log alone, as a rule
+            (only,) = self._observers
+            self.are_attentive = only.is_attentive
+            self.attention = getattr(only.observer, "attention", self.attention)
 
     def __bool__(self) -> bool:
         return bool(self._observers)
 
     def _are_attentive(self) -> bool:
-        return any(map(self.want, (_READY, _COMPLETED, _ACTIVE)))
+        return any(each.is_attentive() for each in self._observers)
 
     def want(self, state: StrEnum) -> bool:
         """Whether anybody wants to hear of it just now."""
@@ -190,6 +193,10 @@ class Observers:
         return all(each.mailbox is None or each.mailbox.flush(timeout) for each in self._observers)
 
 
+def _always() -> bool:
+    return True
+
+
 class _Told:
     """An observer, and how it is told."""
 
@@ -198,6 +205,11 @@ class _Told:
         self.mailbox = None if getattr(observer, "is_immediate", False) else Mailbox(observer)
         self.tell: Callable[[Any], object] = observer if self.mailbox is None else self.mailbox.post
         self._wants: _Wants | None = getattr(observer, "wants", None)
+        by_itself = self._is_attentive if self._wants else _always
+        self.is_attentive: Callable[[], bool] = getattr(observer, "is_attentive", by_itself)
+
+    def _is_attentive(self) -> bool:
+        return any(map(self.wants, (_READY, _COMPLETED, _ACTIVE)))
 
     def wants(self, state: StrEnum) -> bool:
         try:
