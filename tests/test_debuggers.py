@@ -11,11 +11,12 @@ import anyio.to_thread
 import coverage
 import pytest
 
+import hostline
 from hostline import _interrupts
 from hostline._debuggers import debugger_at
 from hostline.asgi import RequestTimeoutMiddleware as AsgiGuard
 from hostline.wsgi import RequestTimeoutMiddleware as WsgiGuard
-from timeouts import LONG, SHORT, Client, Recorder, answer, hello, in_thread, serve
+from timeouts import SHORT, Client, Recorder, answer, eventually, hello, in_thread, serve
 
 
 @pytest.fixture(autouse=True)
@@ -39,11 +40,15 @@ def debugger(frame, event, argument):
     return debugger
 
 
-def dawdle(seconds=5 * SHORT):
-    """Run past the deadline, in a traced function."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        time.sleep(0.001)
+def has_timed_out():
+    request = hostline.current()
+    return request is None or request.state == "timed_out"
+
+
+def dawdle():
+    """Run past the deadline, and on for as long as an abort would take, in a traced function."""
+    assert eventually(has_timed_out)
+    time.sleep(2 * SHORT)
 
 
 # Who is one
@@ -67,12 +72,11 @@ def test_pdb():
             found.append(debugger_at([]))
             self.set_continue()
 
-    before = sys.gettrace()
-    try:
+    def run():
         AtThePrompt().set_trace()
         len(found)  # where it stops, up to CPython 3.12
-    finally:
-        sys.settrace(before)
+
+    in_thread(run)  # for it leaves its trace function in the frames further out
     assert found == [__name__]
     assert debugger_at([]) is None, "it has been told to go on"
 
@@ -158,7 +162,7 @@ def test_when_it_has_gone_requests_are_broken_again():
 
     def app(environ, start_response):
         with traced_by(traces.pop(0) or sys.gettrace()):
-            dawdle(5 * SHORT if traces else LONG)
+            dawdle()
         return hello(environ, start_response)
 
     guard = WsgiGuard(app, service_timeout=SHORT, observers=())
@@ -169,17 +173,18 @@ def test_when_it_has_gone_requests_are_broken_again():
 def test_a_loop_s_request_is_reported_and_not_broken(kind, run):
     def traced():
         with traced_by(debugger):
-            dawdle(10 * SHORT)
+            dawdle()
 
     async def app(scope, receive, send):
-        if kind == "blocking":
-            traced()
-            await asyncio.sleep(0.01)
-        elif kind == "def":
+        if kind == "def":
             await anyio.to_thread.run_sync(traced)
         else:
             with traced_by(debugger):
-                await asyncio.sleep(5 * SHORT)
+                if kind == "blocking":
+                    time.sleep(10 * SHORT)  # as at a prompt, and so that the watchdog has a look
+                while not has_timed_out():  # noqa: ASYNC110 - by a timer
+                    await asyncio.sleep(0.001)
+                await asyncio.sleep(2 * SHORT)
         await answer(send, b"hello")
 
     told = Recorder()

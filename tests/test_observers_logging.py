@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import re
+from functools import partial
 
 import flask
 import pytest
@@ -14,7 +15,7 @@ from hostline._requests import RequestEvent, State, clean_request_id, reporter
 from hostline.asgi import RequestTimeoutMiddleware as AsgiGuard
 from hostline.observers.logging import LEVELS, extra_fields, format_line, log
 from hostline.wsgi import RequestTimeoutMiddleware
-from timeouts import SHORT, Client, environ, hello, in_thread, linger, scope, serve
+from timeouts import LONG, SHORT, Client, environ, hello, in_thread, late, linger, scope, serve
 
 
 def event(state=State.COMPLETED, **more):
@@ -176,7 +177,7 @@ def _slow_flask():
 
     @app.get("/")
     def view():
-        linger()  # the slow line
+        late()  # the slow line
 
     return app
 
@@ -191,13 +192,13 @@ def _lines(caplog):
 
 @pytest.mark.parametrize("road", (in_thread, lambda call: call()), ids=("thread", "main thread"))
 def test_the_log_of_a_flask_app(road, caplog):
-    guard = RequestTimeoutMiddleware(_slow_flask(), service_timeout=SHORT)
+    guard = RequestTimeoutMiddleware(_slow_flask(), service_timeout=LONG)
     assert road(lambda: serve(guard)).status == 504
     assert reporter.flush(20)
     stack = _lines(caplog)
     assert re.fullmatch(r"  \.\.\. \d+ frames of flask \.\.\.", stack[0])
     assert f'File "{__file__}"' in stack[1]
-    assert stack[2] == "    linger()  # the slow line"
+    assert stack[2] == "    late()  # the slow line"
     assert "site-packages" not in "".join(stack)
 
 
@@ -206,15 +207,15 @@ def _slow_fastapi():
 
     @app.get("/async")
     async def in_the_loop():
-        await asyncio.sleep(20)  # the slow line of a task
+        await late(partial(asyncio.sleep, 20))  # the slow line of a task
 
     @app.get("/def")
     def in_a_thread():
-        linger()  # the slow line of a thread
+        late()  # the slow line of a thread
 
     @app.get("/gathered")
     async def gathered():
-        await asyncio.gather(asyncio.sleep(20))  # the slow line behind others
+        await late(lambda: asyncio.gather(asyncio.sleep(20)))  # the slow line behind others
 
     return app
 
@@ -222,17 +223,17 @@ def _slow_fastapi():
 @pytest.mark.parametrize(
     ("path", "slow_line", "libraries"),
     (
-        ("/async", "await asyncio.sleep(20)  # the slow line of a task", "fastapi, starlette"),
+        ("/async", "await late(partial(asyncio.sleep, 20))  # the slow line of a task", "fastapi, starlette"),
         (
             "/gathered",
-            "await asyncio.gather(asyncio.sleep(20))  # the slow line behind others",
+            "await late(lambda: asyncio.gather(asyncio.sleep(20)))  # the slow line behind others",
             "fastapi, starlette",
         ),
-        ("/def", "linger()  # the slow line of a thread", "fastapi, starlette, anyio"),
+        ("/def", "late()  # the slow line of a thread", "fastapi, starlette, anyio"),
     ),
 )
 def test_the_log_of_a_fastapi_app(path, slow_line, libraries, run, caplog):
-    guard = AsgiGuard(_slow_fastapi(), service_timeout=SHORT)
+    guard = AsgiGuard(_slow_fastapi(), service_timeout=LONG)
     assert run(Client().ask(guard, scope(path))).status == 504
     assert reporter.flush(20)
     stack = _lines(caplog)
@@ -244,7 +245,7 @@ def test_the_log_of_a_fastapi_app(path, slow_line, libraries, run, caplog):
 
 
 def test_whole_stacks_are_to_be_had(caplog):
-    guard = RequestTimeoutMiddleware(_slow_flask(), service_timeout=SHORT)
+    guard = RequestTimeoutMiddleware(_slow_flask(), service_timeout=LONG)
     with caplog.at_level(logging.DEBUG, "hostline.stack"):
         assert serve(guard).status == 504
         assert reporter.flush(20)

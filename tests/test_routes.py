@@ -1,6 +1,7 @@
 """The route's template in what observers are told, from the frameworks themselves."""
 
 import asyncio
+from functools import partial
 
 import anyio
 import flask
@@ -21,7 +22,7 @@ import hostline.wsgi
 from hostline._requests import State
 from hostline._routes import route_of
 from test_asgi_trio import Client as TrioClient
-from timeouts import LONG, SHORT, Client, Recorder, environ, in_thread, linger, scope, serve
+from timeouts import LONG, SHORT, Client, Recorder, environ, in_thread, late, scope, serve
 
 
 def flask_app():
@@ -133,7 +134,7 @@ async def _async_django_view(request, number):
 
 
 def _slow_django_view(request):
-    linger()
+    late()
 
 
 class Urls:
@@ -205,7 +206,7 @@ def slow_flask():
 
     @app.get("/slow/<name>")
     def slow(name):
-        linger()
+        late()
 
     return app
 
@@ -214,7 +215,7 @@ def slow_flask():
 @pytest.mark.parametrize("road", (in_thread, lambda call: call()), ids=("thread", "main thread"))
 def test_a_timeout_in_flask(road, observer):
     told = observer()
-    guard = hostline.wsgi.RequestTimeoutMiddleware(slow_flask(), service_timeout=SHORT, observers=told)
+    guard = hostline.wsgi.RequestTimeoutMiddleware(slow_flask(), service_timeout=LONG, observers=told)
     assert road(lambda: serve(guard, environ("/slow/x"))).status == 504
     assert told.states[-1] is State.TIMED_OUT
     assert told.events[-1].route == "/slow/<name>"
@@ -225,15 +226,15 @@ def slow_fastapi():
 
     @inner.get("/def/{name}")
     def in_a_thread(name: str):
-        linger()
+        late()
 
     @inner.get("/async/{name}")
     async def in_the_loop(name: str):
-        await asyncio.sleep(20)
+        await late(partial(asyncio.sleep, 20))
 
     @inner.get("/blocking/{name}")
     async def blocking(name: str):
-        linger()
+        late()
 
     app = FastAPI()
     app.mount("/of/{tenant}", inner)
@@ -244,7 +245,7 @@ def slow_fastapi():
 @pytest.mark.parametrize("kind", ("def", "async", "blocking"))
 def test_a_timeout_in_fastapi(kind, observer, run):
     told = observer()
-    guard = hostline.asgi.RequestTimeoutMiddleware(slow_fastapi(), service_timeout=SHORT, observers=told)
+    guard = hostline.asgi.RequestTimeoutMiddleware(slow_fastapi(), service_timeout=LONG, observers=told)
     assert run(Client().ask(guard, scope(f"/of/acme/{kind}/x"))).status == 504
     assert told.states[-1] is State.TIMED_OUT
     assert told.events[-1].route == f"/of/{{tenant}}/{kind}/{{name}}"
@@ -253,26 +254,34 @@ def test_a_timeout_in_fastapi(kind, observer, run):
 @pytest.mark.parametrize("observer", (Recorder, Late))
 def test_a_timeout_on_trio(observer):
     async def slow(request):
-        await anyio.sleep(20)
+        await late(partial(anyio.sleep, 20))
 
     told = observer()
     app = Starlette(routes=[Route("/slow/{name}", slow)])
-    guard = hostline.asgi.RequestTimeoutMiddleware(app, service_timeout=SHORT, observers=told)
+    guard = hostline.asgi.RequestTimeoutMiddleware(app, service_timeout=LONG, observers=told)
     TrioClient().ask(guard, scope("/slow/x"))
     assert told.states[-1] is State.TIMED_OUT
     assert told.events[-1].route == "/slow/{name}"
 
 
-def test_of_guards_in_each_other_both_know_it():
-    outer, inner = Late(), Late()
-    guard = hostline.asgi.RequestTimeoutMiddleware(
-        hostline.asgi.RequestTimeoutMiddleware(slow_fastapi(), service_timeout=LONG, observers=inner),
-        service_timeout=SHORT,
-        observers=outer,
-    )
-    asyncio.run(Client().ask(guard, scope("/of/acme/async/x")))
-    assert outer.states == [State.TIMED_OUT]
-    assert outer.events[0].route == "/of/{tenant}/async/{name}"
+def test_the_outer_of_two_guards_knows_it_too():
+    requests = []
+
+    async def slow(request):
+        requests[0].set_timeout(requests[0].service + SHORT)
+        await asyncio.sleep(20)
+
+    async def between(scope, receive, send):
+        requests.append(scope["hostline.request"])
+        await inner(scope, receive, send)
+
+    told = Late()
+    app = Starlette(routes=[Route("/slow/{name}", slow)])
+    inner = hostline.asgi.RequestTimeoutMiddleware(app, service_timeout=LONG, observers=())
+    guard = hostline.asgi.RequestTimeoutMiddleware(between, service_timeout=LONG, observers=told)
+    asyncio.run(Client().ask(guard, scope("/slow/x")))
+    assert told.states == [State.TIMED_OUT]
+    assert told.events[0].route == "/slow/{name}"
 
 
 def test_starlette_before_1_0_tells_the_endpoint_alone():

@@ -61,6 +61,14 @@ def linger(seconds: float = 10.0) -> None:
     raise NotStoppedError
 
 
+def late(then: Callable[[], Any] = linger) -> Any:
+    """Have the deadline come soon, now that the app has got here, however long that took; and run past it."""
+    request = _requests.current_request.get()
+    assert request is not None
+    request.set_timeout(request.service + SHORT)
+    return then()
+
+
 def in_thread(call: Callable[[], Any]) -> Any:
     """What ``call`` answers or raises in a thread of its own."""
     outcome: list[Any] = []

@@ -11,7 +11,7 @@ import gc
 import sys
 from collections.abc import Awaitable, Iterable, Iterator
 from functools import partial
-from itertools import chain
+from itertools import chain, takewhile
 from math import inf
 from time import monotonic
 from types import CodeType, FrameType
@@ -174,8 +174,9 @@ class AsgiRequest(BendableRequest, Breakable):
 
     def code_frames(self) -> Iterator[FrameType]:
         """Those of the threads that work for it, and of the loop's, unless that is this one."""
-        loop = None if self.is_in_loop() else _frames.of_thread(self.lanes.thread_id)
-        return chain(super().code_frames(), _frames.outwards(loop))
+        frame = None if self.is_in_loop() else _frames.of_thread(self.lanes.thread_id)
+        in_loop = takewhile(lambda each: each.f_code not in self.outermost, _frames.outwards(frame))
+        return chain(super().code_frames(), in_loop)
 
     def is_overdue(self) -> bool:
         """Whether its time has come, and its code has not come back and is to be broken."""
