@@ -16,7 +16,7 @@ from hostline import _interrupts
 from hostline._debuggers import debugger_at
 from hostline.asgi import RequestTimeoutMiddleware as AsgiGuard
 from hostline.wsgi import RequestTimeoutMiddleware as WsgiGuard
-from timeouts import SHORT, Client, Recorder, answer, eventually, hello, in_thread, serve
+from timeouts import LONG, SHORT, Client, Recorder, answer, eventually, hello, in_thread, serve
 
 
 @pytest.fixture(autouse=True)
@@ -45,8 +45,14 @@ def has_timed_out():
     return request is None or request.state == "timed_out"
 
 
+def come_due():
+    """Have the deadline come soon, now that the debugger is there."""
+    assert hostline.set_timeout(hostline.current().service + SHORT)
+
+
 def dawdle():
     """Run past the deadline, and on for as long as an abort would take, in a traced function."""
+    come_due()
     assert eventually(has_timed_out)
     time.sleep(2 * SHORT)
 
@@ -148,7 +154,7 @@ def test_a_thread_s_request_is_reported_and_not_broken(road, caplog):
         return hello(environ, start_response)
 
     told = Recorder()
-    guard = WsgiGuard(app, service_timeout=SHORT, term_on_timeout=1, observers=told)
+    guard = WsgiGuard(app, service_timeout=LONG, term_on_timeout=1, observers=told)
     caplog.clear()
     for _ in range(2):
         assert road(lambda: serve(guard)).status == 200
@@ -165,7 +171,7 @@ def test_when_it_has_gone_requests_are_broken_again():
             dawdle()
         return hello(environ, start_response)
 
-    guard = WsgiGuard(app, service_timeout=SHORT, observers=())
+    guard = WsgiGuard(app, service_timeout=LONG, observers=())
     assert [in_thread(lambda: serve(guard)).status for _ in range(2)] == [200, 504]
 
 
@@ -180,6 +186,7 @@ def test_a_loop_s_request_is_reported_and_not_broken(kind, run):
             await anyio.to_thread.run_sync(traced)
         else:
             with traced_by(debugger):
+                come_due()
                 if kind == "blocking":
                     time.sleep(10 * SHORT)  # as at a prompt, and so that the watchdog has a look
                 while not has_timed_out():  # noqa: ASYNC110 - by a timer
@@ -188,6 +195,6 @@ def test_a_loop_s_request_is_reported_and_not_broken(kind, run):
         await answer(send, b"hello")
 
     told = Recorder()
-    client = run(Client().ask(AsgiGuard(app, service_timeout=SHORT, observers=told)))
+    client = run(Client().ask(AsgiGuard(app, service_timeout=LONG, observers=told)))
     assert (client.status, client.error) == (200, None)
     assert told.states == ["ready", "timed_out"]

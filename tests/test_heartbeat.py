@@ -22,6 +22,11 @@ class OfBeats(Recorder):
         return state is State.ACTIVE
 
 
+class OfAll(Recorder):
+    def wants(self, state):
+        return True
+
+
 class ByHand(Heartbeat):
     """Beats when it is told to, so that no sweep of its own comes in between."""
 
@@ -88,13 +93,9 @@ def test_one_that_ends_in_the_moment_stays_ended():
 
 
 def test_nobody_is_entered_whom_nobody_wants_to_hear_of(by_hand, caplog):
-    class NoBeats(Recorder):
-        def wants(self, state):
-            return state is not State.ACTIVE
-
     request = BareRequest()
     with caplog.at_level(logging.INFO, "hostline"):
-        Observers([NoBeats(), log]).begin(request, {})
+        Observers([Recorder(), log]).begin(request, {})
     assert not by_hand.entries
     assert request.on_end is not None, "it knows its route"
 
@@ -132,7 +133,7 @@ def test_one_whom_nobody_wants_to_hear_of_any_more_is_not_told(by_hand, caplog):
 
 @pytest.mark.slow
 def test_a_thread_s_request_is_active():
-    told = Recorder()
+    told = OfAll()
 
     def app(environ, start_response):
         assert eventually(lambda: sum(event.state is State.ACTIVE for event in told.events) >= 2)
@@ -152,7 +153,7 @@ async def _wait_for_beats(told, count):
 
 @pytest.mark.slow
 def test_a_loop_s_request_is_active(run):
-    told = Recorder()
+    told = OfAll()
 
     async def app(scope, receive, send):
         await _wait_for_beats(told, 2)

@@ -204,14 +204,17 @@ def test_an_observer_that_ends_its_thread_is_told_of_what_comes_next():
 
 
 def test_an_observer_cannot_leave_the_process():
-    left = threading.Event()
+    observers = Observers([lambda event: sys.exit(1)])
+    (mailbox,) = (each.mailbox for each in observers._observers)
+    observers.tell(Request(), State.READY)
+    assert eventually(lambda: not mailbox._queues), "its thread has ended, and it alone"
 
-    def observer(event):
-        left.set()
-        sys.exit(1)
 
-    Observers([observer]).tell(Request(), State.READY)
-    assert left.wait(20)
+def test_one_that_cannot_say_what_it_wants_is_told_all():
+    seen = []
+    observers = Observers([seen.append, Choosy()])
+    assert observers.are_attentive()
+    assert all(observers.want(state) for state in State)
 
 
 def test_where_no_thread_can_be_started_the_next_event_tries_again(monkeypatch, caplog):
