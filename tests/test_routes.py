@@ -170,6 +170,20 @@ def test_django_asgi(path_, route):
         assert told_by(ASGIHandler(), path_) == route
 
 
+@ROUTES
+def test_django_by_the_timeout_s_own_entry(path_, route):
+    told = Recorder()
+    with override_settings(
+        ROOT_URLCONF=Urls,
+        MIDDLEWARE=["hostline.django.RequestTimeoutMiddleware"],
+        HOSTLINE_TIMEOUT_OBSERVERS=told,
+    ):
+        serve(WSGIHandler(), environ(path_))
+        asyncio.run(Client().ask(ASGIHandler(), scope(path_)))
+    assert told.states == ["ready", "completed"] * 2
+    assert [event.route for event in told.events] == [None, route] * 2
+
+
 def test_without_its_middleware_django_s_route_is_not_known():
     with _django(middleware=None):
         assert told_by(ASGIHandler(), "/users/7/") is None
@@ -281,6 +295,13 @@ def test_starlette_before_1_0_tells_the_endpoint_alone():
     app = starlette_app()
     assert route_of({"router": app.router, "endpoint": handler}) == "/users/{number:int}"
     assert route_of({"router": app.router, "endpoint": print}) is None
+
+
+def test_mounts_that_cannot_be_found_are_left_out():
+    """As those in FastAPI's included routers."""
+    mounted = {"router": starlette_app().router, "root_path": "/odd/x", "app_root_path": "/odd"}
+    assert route_of({**mounted, "route": Route("/items/{item}", handler)}) == "/items/{item}"
+    assert route_of(mounted) is None
 
 
 def test_an_app_may_name_its_route_itself():

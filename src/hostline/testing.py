@@ -104,7 +104,7 @@ async def _asgi_host(self: Any, scope: Any, receive: Any, send: Any) -> None:
     await self._app(scope, receive, send)
 
 
-def _django_host(self: Any, request: Any) -> Any:
+def _django(self: Any, request: Any) -> Any:
     return self._get_response(request)
 
 
@@ -113,5 +113,6 @@ _PASSES: dict[str, Callable[..., Any]] = {
     "wsgi.CanonicalHostMiddleware": _wsgi_host,
     "asgi.RequestTimeoutMiddleware": _asgi_timeout,
     "asgi.CanonicalHostMiddleware": _asgi_host,
-    "django.CanonicalHostMiddleware": _django_host,
+    "django.CanonicalHostMiddleware": _django,
+    "django.RequestTimeoutMiddleware": _django,
 }

@@ -36,6 +36,7 @@ class RequestTimeoutMiddleware:
     async_capable = True
 
     def __init__(self, get_response: _GetResponse) -> None:
+        self._get_response = get_response
         options = _options()
         # asgiref's: before CPython 3.12 inspect's does not see what markcoroutinefunction does.
         if iscoroutinefunction(get_response):  # pyright: ignore[reportDeprecated]
