@@ -66,8 +66,6 @@ class GuardedRequest(RequestDetails):
     stamp: str | bytes | None
     #: What was read in it, where something did.
     judged_wait: float | None = None
-    #: Whether somebody looked at its code with a debugger when its time was up.
-    is_spared = False
 
     def __init__(self) -> None:
         super().__init__()
