@@ -1,4 +1,4 @@
-"""What the apps of the trials have in common: a ledger of what observers are told, vital signs, faults to order.
+"""What the apps of the trials share: a ledger of what observers are told, vital signs, faults to order.
 
 Runs in the server's process, below ``proving_wsgi`` and ``proving_asgi``.
 """
@@ -22,6 +22,7 @@ logging.basicConfig(
     filename=os.environ.get("LOG_FILE"),
     level=os.environ.get("LOG_LEVEL", "WARNING"),
     format="%(levelname)s:%(name)s:%(process)d:%(message)s",
+    force=True,  # daphne has a format of its own
 )
 
 

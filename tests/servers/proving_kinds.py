@@ -1,4 +1,4 @@
-"""The servers that are put to the trials: those of ``wsgi_kinds`` and ``asgi_kinds``, with the trials' apps."""
+"""The servers on trial: those of ``wsgi_kinds`` and ``asgi_kinds``, with the apps of the trials."""
 
 import dataclasses
 import json
@@ -50,11 +50,9 @@ def faults_of_ours(log: str) -> list[str]:
     faults = [line for line in log.splitlines() if any(each in line for each in _NEVER_LOGGED)]
     for trace in log.split("Traceback (most recent call last):\n")[1:]:
         frames, error, rest = _taken_apart(trace)
-        if error.startswith("hostline.errors.RequestTimeoutError"):
-            continue
-        if "RequestTimeoutException" in error and "direct cause" not in rest[:80]:
-            faults.append(trace)
-        elif frames and "/src/hostline/" in frames[-1] and "hostline.errors" not in error:
+        has_escaped = "RequestTimeoutException" in error and "direct cause" not in rest[:80]
+        is_ours = bool(frames) and "/src/hostline/" in frames[-1] and "hostline.errors" not in error
+        if has_escaped or is_ours:
             faults.append(trace)
     return faults
 

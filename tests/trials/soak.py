@@ -22,15 +22,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import traffic
-from traffic import Traffic, told, until
+from on_servers import Kind, Server, asgi_kinds, faults_of_ours, proving, told, until, vitals, wsgi_kinds
+from traffic import Traffic
 from trial import table, tell, versions
-
-import asgi_kinds
-import wsgi_kinds
-from launch import Server
-from proving_kinds import faults_of_ours, proving, vitals
-from server_kind import Kind
 
 LIMITS = {"HOSTLINE_SERVICE_TIMEOUT": "0.3", "HOSTLINE_STREAM_TIMEOUT": "0.3"}
 # Two processes: while one ends, the other serves.

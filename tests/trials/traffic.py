@@ -6,19 +6,12 @@ hostline told. :data:`FITTING` says which of the two fit each other.
 """
 
 import random
-import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "servers"))
-
-from client import Answer, Connection
-from launch import Server, until
-from proving_kinds import told
-from wire import Wire, head
+from on_servers import Answer, Connection, Server, Wire, head, told, until
 
 #: As ``proving`` has it, which is for the servers' processes.
 HOST = "canonical.test"
