@@ -130,6 +130,7 @@ class Watchdog:
         self._pid = 0
         self._locks: dict[int, LockType] = {}
         self._wake = _sleeping()
+        self._has_complained = False
 
     def _lock(self) -> LockType:
         """The lock of this process: one that came over a fork may be held by a thread that did not."""
@@ -212,9 +213,18 @@ class Watchdog:
             self._pid = os.getpid()
             try:
                 start_native_thread(self._run, (self._wake, self._pid))
-            except RuntimeError:
-                self._pid = 0  # out of threads: the next one tries again
-                raise
+            except RuntimeError:  # out of threads, or of memory: the next one tries again
+                self._pid = 0
+                self._say_that_none_can_be_started()
+
+    def _say_that_none_can_be_started(self) -> None:
+        if not self._has_complained:
+            self._has_complained = True
+            logger.error(
+                "hostline cannot start the thread that keeps deadlines: none is kept until it can. This is "
+                "logged once.",
+                exc_info=True,
+            )
 
     def _run(self, wake: LockType, pid: int) -> None:
         """The watchdog's life. ``wake`` is this thread's own: a fork makes another."""

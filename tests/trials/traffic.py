@@ -28,9 +28,11 @@ _GONE: set[Outcome] = {("gone", _COMPLETED), ("gone", _TIMED_OUT), ("gone", NEVE
 FITTING: dict[str, set[Outcome]] = {
     "good": _GOOD,
     "kept": _GOOD,  # on a connection that serves many
+    "held": _GOOD,  # for half of its time
     "uploaded": _GOOD,
     "streamed": _GOOD | {("200 cut", _TIMED_OUT)},
     "failed": {("500", _COMPLETED), ("504", _TIMED_OUT)},
+    "gulped": {("500", _COMPLETED), ("504", _TIMED_OUT)},  # all the memory that there is
     "waiting": {("504", _TIMED_OUT)},
     "computing": {("504", _TIMED_OUT)},
     "stalled": {("200 cut", _TIMED_OUT), ("504", _TIMED_OUT)},
@@ -55,11 +57,13 @@ SHARES = {
     "left in mid-response": 3,
 }
 #: Those that ask nothing of the server but to be served.
-GOOD_KINDS = ("good", "kept", "uploaded", "streamed")
+GOOD_KINDS = ("good", "kept", "held", "uploaded", "streamed")
 _TARGETS = {
     "uploaded": "/upload",
     "streamed": "/stream",
     "failed": "/boom",
+    "held": "/wait?seconds=0.15",
+    "gulped": "/gulp",
     "waiting": "/slow",
     "computing": "/busy",
     "stalled": "/stall",
