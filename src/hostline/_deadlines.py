@@ -213,17 +213,17 @@ class Watchdog:
             self._pid = os.getpid()
             try:
                 start_native_thread(self._run, (self._wake, self._pid))
-            except RuntimeError:  # out of threads, or of memory: the next one tries again
+            except RuntimeError as error:  # out of threads, or of memory: the next one tries again
                 self._pid = 0
-                self._say_that_none_can_be_started()
+                self._complain(error)
 
-    def _say_that_none_can_be_started(self) -> None:
+    def _complain(self, error: RuntimeError) -> None:
         if not self._has_complained:
             self._has_complained = True
             logger.error(
-                "hostline cannot start the thread that keeps deadlines: none is kept until it can. This is "
-                "logged once.",
-                exc_info=True,
+                "hostline keeps no deadline until it can start a thread, which has failed: %s. It is logged "
+                "once.",
+                error,
             )
 
     def _run(self, wake: LockType, pid: int) -> None:

@@ -184,7 +184,7 @@ def term(kind: Kind, times: int, outcome: Outcome) -> None:
                 time.sleep(random.Random(outcome.times).uniform(0.4, 0.8))
                 asked = time.monotonic()
                 server.ask_to_stop()
-            if not until(lambda: not server.is_running, GRACE):  # noqa: B023
+            if not until(lambda: not server.is_running, GRACE):
                 outcome.faults.append(f"the server has not ended after {time.monotonic() - asked:.0f} s")
             outcome.times += 1
             enter(outcome, done)
@@ -213,7 +213,15 @@ def main() -> int:
     print(f"Traffic of {CLIENTS} clients on servers whose world goes wrong.\n{versions()}.\n")
     heads = ["", "times", "requests", "timed out", "good but late", "unserved", "faults"]
     rows = [
-        [f"{fault}, {name}", each.times, each.requests, each.timed_out, each.late, each.unserved, len(each.faults)]
+        [
+            f"{fault}, {name}",
+            each.times,
+            each.requests,
+            each.timed_out,
+            each.late,
+            each.unserved,
+            len(each.faults),
+        ]
         for (fault, name), each in outcomes.items()
     ]
     print(table(heads, rows))
