@@ -25,6 +25,7 @@ called by the watchdog's thread when the claim has been won.
 This module knows nothing of requests. Imports: ``_native``.
 """
 
+import contextlib
 import heapq
 import itertools
 import logging
@@ -228,13 +229,17 @@ class Watchdog:
 
     def _run(self, wake: LockType, pid: int) -> None:
         """The watchdog's life. ``wake`` is this thread's own: a fork makes another."""
-        while pid == self._pid and wake is self._wake:
-            try:
-                plan = self._look()
-            except Exception:  # a defect of ours may cost one round, not the service
-                logger.exception("hostline's watchdog failed and goes on.")
-                plan = monotonic() + _PATIENCE
-            wake.acquire(timeout=max(0.0, min(plan - monotonic(), threading.TIMEOUT_MAX)))
+        try:
+            while pid == self._pid and wake is self._wake:
+                try:
+                    plan = self._look()
+                except Exception:  # a defect of ours may cost one round, not the service
+                    _log_exception("hostline's watchdog failed and goes on.")
+                    plan = monotonic() + _PATIENCE
+                wake.acquire(timeout=max(0.0, min(plan - monotonic(), threading.TIMEOUT_MAX)))
+        finally:
+            if pid == self._pid and wake is self._wake:
+                self._pid = 0  # it dies, of what nobody foresaw: the next one who enters starts another
 
     def _look(self) -> float:
         """Let expire what is due; publish and return when to look again."""
@@ -295,7 +300,13 @@ def expire(entry: Expiring) -> None:
     try:
         entry.expire()
     except Exception:  # one entry's failure must not cost the others their deadline
-        logger.exception("hostline could not end a request at its deadline.")
+        _log_exception("hostline could not end a request at its deadline.")
+
+
+def _log_exception(message: str) -> None:
+    """Log the error that is being handled, if there is the memory to do so."""
+    with contextlib.suppress(Exception):
+        logger.exception(message)
 
 
 def _sleeping() -> LockType:

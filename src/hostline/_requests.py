@@ -12,6 +12,7 @@ Imports: ``_abortable``, ``_log``, ``_native``, ``_routes``, ``_stacks``. Times 
 :func:`time.monotonic`'s.
 """
 
+import contextlib
 import logging
 import os
 import re
@@ -326,7 +327,8 @@ def _do(job: Callable[[], object]) -> None:
     try:
         job()
     except Exception:
-        logger.exception("hostline could not report a request.")
+        with contextlib.suppress(Exception):  # there may be no memory for that either
+            logger.exception("hostline could not report a request.")
 
 
 reporter = Reporter()

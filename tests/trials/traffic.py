@@ -80,7 +80,7 @@ class Client:
         self._name = name
         self._chance = random.Random(name)
         self._kinds, self._shares = list(shares), list(shares.values())
-        self._connection = Connection(server.port, patience=60)
+        self._connection = Connection(server.port, patience=20)
         self._keeps_alive = keeps_alive
         self.got: dict[str, str] = {}
 
@@ -108,13 +108,13 @@ class Client:
         body = _pieces() if kind == "uploaded" else None
         if kind == "uploaded":  # not in chunks, which not every server takes
             headers["Content-Length"] = str(sum(map(len, _pieces())))
-        with Connection(self._server.port, patience=60) as connection:
+        with Connection(self._server.port, patience=20) as connection:
             return told_by(connection.get(target, {"Connection": "close", **headers}, body=body))
 
     def _leave(self, kind: str, request_id: str) -> str:
         """Go away before the answer, or in the middle of it; by a word or without one."""
         try:
-            wire = Wire(self._server.port, patience=60)
+            wire = Wire(self._server.port, patience=20)
         except OSError:
             return "gone"
         wire.send(head(_TARGETS[kind], f"Host: {HOST}", f"X-Request-ID: {request_id}"))
@@ -139,9 +139,16 @@ class Traffic:
     """So many clients at a time; then the books."""
 
     def __init__(
-        self, server: Server, clients: int, shares: dict[str, int] | None = None, *, keeps_alive: bool = True
+        self,
+        server: Server,
+        clients: int,
+        shares: dict[str, int] | None = None,
+        *,
+        keeps_alive: bool = True,
+        name: str = "all",
     ) -> None:
         self.server = server
+        self._name = name  # by which its requests can be told from those of other traffic
         self._clients = clients
         self._shares = shares or SHARES
         self._keeps_alive = keeps_alive
@@ -151,7 +158,7 @@ class Traffic:
     def run(self, is_over: Callable[[], bool]) -> None:
         """Ask until it is over."""
         self._rounds += 1
-        names = [f"{self._rounds}.{number}" for number in range(self._clients)]
+        names = [f"{self._name}.{self._rounds}.{number}" for number in range(self._clients)]
         clients = [Client(self.server, name, self._shares, keeps_alive=self._keeps_alive) for name in names]
         threads = [threading.Thread(target=each.ask_until, args=(is_over,)) for each in clients]
         for thread in threads:
@@ -166,13 +173,18 @@ class Traffic:
         end = time.monotonic() + seconds
         self.run(lambda: time.monotonic() >= end)
 
+    def states(self) -> dict[str, list[str]]:
+        """What the observers were told of these requests."""
+        states = told(self.server)
+        return {each: states[each] for each in states if each.partition(".")[0] == self._name}
+
     def settle(self, within: float = 30.0) -> bool:
         """Wait until each request that was begun has been told to have ended."""
-        return until(lambda: all(states[-1] != "ready" for states in told(self.server).values()), within)
+        return until(lambda: all(states[-1] != "ready" for states in self.states().values()), within)
 
     def misfits(self) -> list[str]:
         """The requests whose two records do not fit each other; but for those that nobody has served."""
-        states = told(self.server)
+        states = self.states()
         misfits = [f"{each}: told, but never asked for" for each in states if each not in self.got]
         for request_id, outcome in self.got.items():
             record = outcome, tuple(states.get(request_id, ()))
@@ -182,7 +194,7 @@ class Traffic:
 
     def unserved(self) -> list[str]:
         """Those that the server has let fall before they came to the guards."""
-        states = told(self.server)
+        states = self.states()
         return [each for each, outcome in self.got.items() if outcome == "nothing" and each not in states]
 
     def counts(self) -> Counter[str]:
