@@ -234,7 +234,8 @@ class Watchdog:
                 try:
                     plan = self._look()
                 except Exception:  # a defect of ours may cost one round, not the service
-                    _log_exception("hostline's watchdog failed and goes on.")
+                    with contextlib.suppress(Exception):  # there may be no memory for that either
+                        logger.exception("hostline's watchdog failed and goes on.")
                     plan = monotonic() + _PATIENCE
                 wake.acquire(timeout=max(0.0, min(plan - monotonic(), threading.TIMEOUT_MAX)))
         finally:
@@ -300,13 +301,8 @@ def expire(entry: Expiring) -> None:
     try:
         entry.expire()
     except Exception:  # one entry's failure must not cost the others their deadline
-        _log_exception("hostline could not end a request at its deadline.")
-
-
-def _log_exception(message: str) -> None:
-    """Log the error that is being handled, if there is the memory to do so."""
-    with contextlib.suppress(Exception):
-        logger.exception(message)
+        with contextlib.suppress(Exception):  # as above
+            logger.exception("hostline could not end a request at its deadline.")
 
 
 def _sleeping() -> LockType:
