@@ -4,14 +4,16 @@
     python tests/trials/prove.py --short                # minutes
     python tests/trials/prove.py --part forks --part "soak, uvicorn"
     python tests/trials/prove.py --list
-    python tests/trials/prove.py --state proved.json    # leaves out what that file says has passed
+    python tests/trials/prove.py --state proved.json    # goes on where that file says that it was
 
 Each part is a program of its own, with a limit on its time; its output is a file in the folder
 ``--logs``. A part that has passed is written into the state file, so that a run that was
-broken off goes on where it was. Ends with a table, and with status 1 if any part has failed.
+broken off goes on where it was, until the sources change. Ends with a table, and with status 1
+if any part has failed.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import shlex
@@ -28,6 +30,7 @@ from trial import PROGRAMS, table, tell, versions
 
 ROOT = PROGRAMS.parent.parent
 SOAKED = ("gunicorn gthread", "gunicorn sync", "gunicorn gevent", "uvicorn")
+HOSTILE = "tests/servers/test_hostile_clients.py"
 FAULTS = ("clock", "stopped", "memory", "observer", "disk", "term")
 
 
@@ -88,27 +91,36 @@ PARTS = (
         )
         for fault, server in zip(FAULTS, ("gunicorn gthread", "uvicorn") * 3, strict=True)
     ),
-    Part("hostile clients", _pytest("tests/servers/test_hostile_clients.py")),
-    Part("servers", _pytest("tests/servers"), minutes=120),
+    Part("hostile clients", _pytest(HOSTILE)),
+    Part("servers", _pytest("tests/servers", f"--ignore={HOSTILE}"), minutes=120),
     Part("peers' tests", ("make", "peers"), minutes=60),
 )
 
 
 class State:
-    """Which parts have passed, in a file; without one, in memory alone."""
+    """Which parts have passed, in a file; without one, in memory alone. Of other sources, none has."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        exists = path is not None and path.exists()
-        self.passed: dict[str, float] = json.loads(path.read_text()) if exists and path else {}
+        self._sources = _digest()
+        told = json.loads(path.read_text()) if path is not None and path.exists() else {}
+        self.passed: dict[str, float] = told.get(self._sources, {})
 
     def enter(self, key: str, seconds: float) -> None:
         """One more has passed."""
         self.passed[key] = seconds
         if self._path is not None:
             unfinished = self._path.with_suffix(".unfinished")
-            unfinished.write_text(json.dumps(self.passed, indent=1))
+            unfinished.write_text(json.dumps({self._sources: self.passed}, indent=1))
             unfinished.replace(self._path)
+
+
+def _digest() -> str:
+    """What tells these sources, and this interpreter, from others."""
+    digest = hashlib.sha256(sys.version.encode())
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def run(part: Part, log: Path, *, in_short: bool) -> str:
@@ -188,6 +200,8 @@ def main() -> int:
     parser.add_argument("--logs", type=Path, help="the folder for the output (a new one)")
     parser.add_argument("--list", action="store_true", help="name the parts, and run none")
     arguments = parser.parse_args()
+    # A shell that runs this in the background has it ignored, and the parts would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     parts = list(chosen(arguments.part, in_short=arguments.short))
     if arguments.list:
         print(*(part.name for part in parts), sep="\n")
