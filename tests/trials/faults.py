@@ -44,6 +44,7 @@ CLIENTS = 4
 #: Nobody waits for a worker longer than this, where a limit of 0.3 s is kept.
 GRACE = 20.0
 _MIXED = {"good": 30, "kept": 20, "held": 20, "streamed": 10, "waiting": 5, "computing": 5, "stalled": 5}
+_UNHURRIED = {"good": 30, "kept": 20, "held": 30, "streamed": 10, "waiting": 5}
 _HELD = {"held": 80, "waiting": 10, "streamed": 10}
 
 
@@ -107,8 +108,8 @@ def serves(server: Server, outcome: Outcome) -> None:
 def clock(kind: Kind, times: int, outcome: Outcome) -> None:
     """Only the waits in queues are the wall clock's business."""
     chance = random.Random(1)
-    with on_trial(kind, outcome) as server:
-        done = Traffic(server, CLIENTS, _MIXED)
+    with on_trial(kind, outcome, HOSTLINE_SERVICE_TIMEOUT="1") as server:
+        done = Traffic(server, CLIENTS, _UNHURRIED)
         with going_on(done):
             for _ in range(times * 5):
                 offset = chance.choice((1, -1)) * chance.choice((0.2, 5, 3_600, 10**6, 10**9))
