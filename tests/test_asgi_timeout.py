@@ -972,7 +972,7 @@ def test_the_client_s_time_does_not_count(run, seen, overtime):
     assert seen.states == READY_AND_COMPLETED
 
 
-@pytest.mark.parametrize("method", ("POST", "DELETE", "QUERY"))
+@pytest.mark.parametrize("method", ("POST", "DELETE"))
 def test_an_upload_of_no_announced_length(run, seen, method):
     """HTTP/2 needs no header that says that a body comes."""
     guard = RequestTimeoutMiddleware(_upload, service_timeout=0.1, observers=[seen])

@@ -223,7 +223,7 @@ def main() -> int:
             FAULTS[fault](SERVERS[name], arguments.times, outcome)
             tell(f"{fault}, {name}: {outcome.requests} requests, {len(outcome.faults)} faults")
     print(f"Traffic of {CLIENTS} clients on servers whose world goes wrong.\n{versions()}.\n")
-    heads = ["", "times", "requests", "timed out", "good but late", "unserved", "faults"]
+    heads = ["", "times", "requests", "timed out", "good, no 200", "unserved", "faults"]
     rows = [
         [
             f"{fault}, {name}",

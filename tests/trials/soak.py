@@ -156,7 +156,7 @@ def main() -> int:
         else:
             outcomes[name] = soak(name, arguments.minutes * 60)
     print(f"Mixed traffic of {CLIENTS} clients, {time.monotonic() - began:.0f} s in all.\n{versions()}.\n")
-    heads = ["", "requests", "timed out", "expired", "client gone", "good but late", "processes replaced"]
+    heads = ["", "requests", "timed out", "expired", "client gone", "good, no 200", "processes replaced"]
     heads += [
         "unserved",
         "threads grown",
