@@ -205,7 +205,7 @@ class Traffic:
         return Counter(self.got.values())
 
     def late(self) -> int:
-        """How many good ones were not answered well: timed out, for the machine was overloaded, or unserved."""
+        """How many good ones got no 200: timed out, for the machine was overloaded, or unserved."""
         return sum(outcome != "200" for each, outcome in self.got.items() if kind_of(each) in GOOD_KINDS)
 
 
