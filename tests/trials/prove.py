@@ -42,7 +42,7 @@ class Part:
     long: tuple[str, ...]
     short: tuple[str, ...] = ()  # none: there is no short form, or another step of the CI run has it
     minutes: float = 30.0  #: that the long form may take
-    short_minutes: float = 1.0
+    short_minutes: float = 2.0
 
     @property
     def is_there(self) -> bool:
@@ -73,7 +73,7 @@ PARTS = (
     _trial("leftovers"),
     _trial("fuzz", minutes=120),
     _trial("forks", short=("--count", "100")),
-    _trial("shutdowns", short=("--count", "9")),
+    _trial("shutdowns", short=("--count", "6")),
     *(
         Part(
             f"soak, {name}",
