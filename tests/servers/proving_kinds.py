@@ -12,6 +12,9 @@ from launch import Server
 
 _K = TypeVar("_K", bound=server_kind.Kind)
 
+#: As ``proving`` has it, which is for the servers' processes alone.
+HOST = "canonical.test"
+
 _APPS = {wsgi_kinds.APP: "proving_wsgi:outermost", asgi_kinds.APP: "proving_asgi:outermost"}
 
 

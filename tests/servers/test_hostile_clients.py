@@ -10,8 +10,7 @@ import asgi_kinds
 import pytest
 import wsgi_kinds
 from launch import until
-from proving import HOST
-from proving_kinds import faults_of_ours, proving, told, vitals
+from proving_kinds import HOST, faults_of_ours, proving, told, vitals
 from wire import Wire, exchange, head, header, one_by_one, statuses
 
 # Marked slow as a whole, but for two servers.

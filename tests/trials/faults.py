@@ -28,8 +28,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from on_servers import Kind, Server, asgi_kinds, faults_of_ours, proving, until, wsgi_kinds
-from traffic import HOST, Traffic
+from on_servers import HOST, Kind, Server, asgi_kinds, faults_of_ours, proving, until, wsgi_kinds
+from traffic import Traffic
 from trial import table, tell, versions
 
 LIMIT = 0.3

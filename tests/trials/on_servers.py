@@ -9,11 +9,12 @@ import asgi_kinds
 import wsgi_kinds
 from client import Answer, Connection
 from launch import Server, until
-from proving_kinds import faults_of_ours, proving, told, vitals
+from proving_kinds import HOST, faults_of_ours, proving, told, vitals
 from server_kind import Kind
 from wire import Wire, head
 
 __all__ = [
+    "HOST",
     "Answer",
     "Connection",
     "Kind",

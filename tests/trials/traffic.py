@@ -11,10 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from on_servers import Answer, Connection, Server, Wire, head, told, until
-
-#: As ``proving`` has it, which is for the servers' processes.
-HOST = "canonical.test"
+from on_servers import HOST, Answer, Connection, Server, Wire, head, told, until
 
 Outcome = tuple[str, tuple[str, ...]]
 
