@@ -3,6 +3,7 @@
 #   PYTHON=/path/to/python   the interpreter (else: the oldest supported one there is)
 #   VENV=.venv-3.13          the virtual environment
 #   TESTS='server'           which tests: a pytest marker expression
+#   PROVE='--part forks'     which part of `make prove` (--list names them)
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -60,6 +61,15 @@ peers: ## other projects' own tests, with both guards around their apps (minutes
 screenshots: $(VENV)/.with-test,servers ## the pictures of the demo in README and docs, from a real browser
 	mkdir -p docs/_static
 	SCREENSHOTS=docs/_static BROWSER_REQUIRED=1 $(BIN)/python -m pytest -m browser -k story
+
+PROVE ?=
+.PHONY: prove
+prove: $(VENV)/.with-test,servers ## all that it is put through, for hours; goes on where it was (PROVE="--part forks")
+	$(BIN)/python tests/trials/prove.py --state $(VENV)/proved.json --logs $(VENV)/proved $(PROVE)
+
+.PHONY: prove-short
+prove-short: $(VENV)/.with-test,servers ## soak, faults and forks in short (minutes)
+	$(BIN)/python tests/trials/prove.py --short $(PROVE)
 
 .PHONY: test-others
 test-others: $(VENV)/.with-test,servers ## `make test` on every other supported CPython that is there, without the browser

@@ -542,6 +542,12 @@ def test_a_body_gives_more_time(run, long, header):
     assert run(Client().ask(long(hello_asgi), asked)).status == 200
 
 
+@pytest.mark.parametrize(("method", "status"), (("POST", 200), ("DELETE", 200), ("GET", 503)))
+def test_a_body_that_http_2_does_not_announce_gives_more_time(run, long, method, status):
+    asked = {**_stamped(31), "http_version": "2", "method": method}
+    assert run(Client().ask(long(hello_asgi), asked)).status == status
+
+
 def test_what_is_left_of_the_wait_is_what_there_is(run, long, seen):
     asked = _stamped(0.5)
     assert run(Client().ask(long(slow_asgi, wait_timeout=0.6), asked)).status == 504
@@ -966,10 +972,11 @@ def test_the_client_s_time_does_not_count(run, seen, overtime):
     assert seen.states == READY_AND_COMPLETED
 
 
-def test_an_upload_of_no_announced_length(run, seen):
+@pytest.mark.parametrize("method", ("POST", "DELETE"))
+def test_an_upload_of_no_announced_length(run, seen, method):
     """HTTP/2 needs no header that says that a body comes."""
     guard = RequestTimeoutMiddleware(_upload, service_timeout=0.1, observers=[seen])
-    client = run(Client(_chunks(0.06, 0.06, 0.06)).ask(guard, scope(method="POST")))
+    client = run(Client(_chunks(0.06, 0.06, 0.06)).ask(guard, scope(method=method)))
     assert (client.status, client.body) == (200, b"3")
     assert seen.states == READY_AND_COMPLETED
 

@@ -15,7 +15,7 @@ from fastapi import Depends, FastAPI
 from flask import Flask
 
 import hostline
-from hostline import RequestTimeoutError, RequestTimeoutException, SettingsError
+from hostline import RequestTimeoutError, RequestTimeoutException, SettingsError, _abortable
 from hostline._deadlines import watchdog
 from hostline._requests import State, current_request
 from hostline.asgi import RequestTimeoutMiddleware as AsgiMiddleware
@@ -1015,6 +1015,22 @@ def test_what_fails_to_cancel_is_logged(road, caplog):
 
     assert ask(road, view, timeout=SHORT)[1].status == 504
     assert "is to be cancelled by has failed" in caplog.text
+
+
+def test_where_no_thread_can_be_started_what_was_ordered_is_cancelled_all_the_same(monkeypatch):
+    def out_of_threads(call, args):
+        raise RuntimeError("can't start new thread")
+
+    query = Query()
+
+    def view():
+        with hostline.interruptible(query.cancel):
+            query.run()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_abortable, "start_native_thread", out_of_threads)
+        assert ask(lambda call: call(), view, timeout=SHORT)[1].status == 504
+    assert len(query.cancelled_by) == 1
 
 
 def test_a_slow_cancel_holds_up_nobody_else():

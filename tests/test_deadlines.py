@@ -4,6 +4,7 @@ import asyncio
 import ctypes
 import heapq
 import itertools
+import logging
 import os
 import subprocess
 import sys
@@ -212,12 +213,8 @@ def test_a_watchdog_that_could_not_be_started_is_started_by_the_next():
         from test_deadlines import Entry, enter
         dog = Watchdog()
         threading.stack_size(1 << 46)
-        try:
-            enter(dog, dog.lane(0.02), Entry(0.02))
-        except RuntimeError:
-            pass
-        else:
-            raise AssertionError("started")
+        enter(dog, dog.lane(0.02), Entry(0.02))
+        assert dog._pid == 0
         threading.stack_size(0)
         enter(dog, dog.lane(0.02), again := Entry(0.02))
         assert eventually(lambda: again.expired_at)
@@ -225,17 +222,61 @@ def test_a_watchdog_that_could_not_be_started_is_started_by_the_next():
     _run(program)
 
 
-def test_a_failure_to_start_is_passed_on_and_tried_again(dog, monkeypatch):
+def test_a_failure_to_start_is_logged_once_and_tried_again(dog, monkeypatch, caplog):
+    """No request has to fail because nobody can guard it."""
+
     def out_of_threads(run, args):
         raise RuntimeError("can't start new thread")
 
     with monkeypatch.context() as patch:
         patch.setattr(_deadlines, "start_native_thread", out_of_threads)
-        with pytest.raises(RuntimeError):
-            dog.rouse()
+        dog.rouse()
+        dog.rouse()
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert "can't start new thread" in caplog.text
     entry = Entry(0.02)
     enter(dog, dog.lane(0.02), entry)
     assert eventually(lambda: entry.expired_at)
+
+
+def test_a_watchdog_that_dies_has_a_successor(dog):
+    """Of what nobody foresaw: found out with a process that had no memory left, not even for the log."""
+
+    class Fatal(Entry):
+        def expire(self):
+            raise SystemExit  # by which a thread ends without a word
+
+    fatal = Fatal()
+    dog.at(fatal, fatal.deadline)
+    assert eventually(lambda: dog._pid == 0)
+    for enters in (
+        lambda entry: dog.at(entry, entry.deadline),
+        lambda entry: enter(dog, dog.lane(0.02), entry),
+    ):
+        entry = Entry(0.02)
+        enters(entry)
+        assert eventually(lambda: entry.expired_at)  # noqa: B023 - within the loop
+
+
+def test_a_failure_that_cannot_be_logged_costs_no_other_its_deadline(dog):
+    class NoMemory(logging.Handler):
+        def handle(self, record):
+            raise MemoryError
+
+    class Failing(Entry):
+        def expire(self):
+            raise MemoryError
+
+    handler = NoMemory()
+    logging.getLogger("hostline").addHandler(handler)
+    try:
+        failing, entry = Failing(), Entry()
+        dog.lane(0.02).entries.update({failing: True, entry: True})
+        dog.rouse()
+        assert eventually(lambda: entry.expired_at)
+        assert dog._pid == os.getpid()
+    finally:
+        logging.getLogger("hostline").removeHandler(handler)
 
 
 def test_exactly_one_claim_of_many_threads(dog):

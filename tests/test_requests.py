@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hostline import _requests
 from hostline._requests import (
     Reporter,
     RequestDetails,
@@ -203,6 +204,22 @@ def test_no_job_is_lost_at_the_start():
     fresh = Watched()
     fresh.submit(lambda: done.append("own"))
     assert eventually(lambda: len(done) == 2, within=2), done
+
+
+def test_where_no_thread_can_be_started_a_job_is_done_at_once(monkeypatch):
+    def out_of_threads(run, args):
+        raise RuntimeError("can't start new thread")
+
+    done = []
+    fresh = Reporter()
+    with monkeypatch.context() as patch:
+        patch.setattr(_requests, "start_native_thread", out_of_threads)
+        fresh.submit(lambda: done.append(threading.get_ident()))
+        fresh.submit(lambda: 1 / 0)  # which is not its caller's affair
+    assert done == [threading.get_ident()]
+    fresh.submit(lambda: done.append(threading.get_ident()))
+    assert fresh.flush(20)
+    assert done[1] != done[0]
 
 
 def test_threads_that_start_it_together():

@@ -51,6 +51,19 @@ def test_asking_does_not_wait_and_tries_once(signum, monkeypatch):
     assert tried == [(probe.run, (signum,))]
 
 
+def test_where_no_thread_can_be_started_the_answer_is_no(signum, monkeypatch):
+    """Who asks is about to fire at a thread, and must go on with that."""
+
+    def out_of_threads(call, arguments):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(_wait_probe, "start_native_thread", out_of_threads)
+    probe = WaitProbe()
+    assert not probe.ask(signum)
+    probe.run(signum)
+    assert not probe.ends_waits
+
+
 def test_nothing_is_raised_elsewhere(signum):
     """Neither here, nor in the thread that tried, nor is one left running."""
     before = threading.active_count()

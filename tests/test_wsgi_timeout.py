@@ -4,6 +4,7 @@ import _thread
 import gc
 import io
 import logging
+import os
 import signal
 import socket
 import sys
@@ -11,6 +12,7 @@ import threading
 import time
 import weakref
 from functools import partial
+from time import monotonic
 from wsgiref.util import FileWrapper
 from wsgiref.validate import validator
 
@@ -1313,3 +1315,31 @@ def test_the_thread_s_own_start_is_no_hindrance(seen):
     statuses = []
     _thread.start_new_thread(lambda: statuses.append(serve(guard).status), ())
     assert eventually(lambda: statuses == [504])
+
+
+@pytest.mark.filterwarnings(
+    "ignore:This process:DeprecationWarning"
+)  # a fork with threads: that is the point
+def test_a_child_that_a_thread_has_forked_has_its_deadlines_met():
+    """There that thread is the main one, and CPython 3.13.0 runs no handler of a signal's in it."""
+
+    def busy(environ, start_response):
+        end = monotonic() + 20
+        while monotonic() < end:
+            pass
+        return hello(environ, start_response)
+
+    def fork():
+        child = os.fork()
+        if child == 0:  # nothing of pytest's may run in here
+            status = 1
+            try:
+                guard = RequestTimeoutMiddleware(busy, service_timeout=0.02, observers=())
+                began = monotonic()
+                is_timed_out = serve(guard, validate=False).status == 504
+                status = 0 if is_timed_out and monotonic() - began < 15 else 2
+            finally:
+                os._exit(status)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    assert in_thread(fork) == 0

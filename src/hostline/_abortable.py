@@ -185,7 +185,10 @@ class Abortable:
 
     def cancel_each(self, blocks: list[Block]) -> None:
         """Call them, where what takes its time holds up no other request."""
-        start_native_thread(call_each, (blocks,))
+        try:
+            start_native_thread(call_each, (blocks,))
+        except RuntimeError:  # out of threads, or of memory
+            call_each(blocks)
 
 
 def call_each(blocks: list[Block]) -> None:

@@ -26,7 +26,8 @@ from hostline._requests import State, reporter
 from hostline._routes import Source
 from hostline._termination import main_frame, terminator
 
-_WITH_BODY = frozenset({"PATCH", "POST", "PUT"})
+#: Whose content says nothing (RFC 9110, section 9.3), so that nobody waits for it.
+_WITHOUT_BODY = frozenset({"CONNECT", "GET", "HEAD", "TRACE"})
 _COMPLETED, _TIMED_OUT = State.COMPLETED, State.TIMED_OUT
 
 
@@ -90,9 +91,9 @@ class AsgiRequest(BendableRequest, Breakable):
         return _budget.announces_body(self._header(b"content-length"), self._header(b"transfer-encoding"))
 
     @property
-    def _may_have_body(self) -> bool:
+    def may_have_body(self) -> bool:
         """The same, where HTTP/2 announces none (RFC 9113, section 8.1.1)."""
-        return self.has_body or self.method in _WITH_BODY
+        return self.has_body or self.method not in _WITHOUT_BODY
 
     # Not `async def`, which would put a coroutine of ours around each of the server's.
     def send(self, message: Message) -> Awaitable[None]:
@@ -145,7 +146,7 @@ class AsgiRequest(BendableRequest, Breakable):
         if self._upload_complete or self.is_stream or self.ended is not None or self.deadline == inf:
             return self._server_receive()
         if self._upload_left is None:
-            if not self._may_have_body:
+            if not self.may_have_body:
                 self._upload_complete = True
                 return self._server_receive()
             self._upload_left = self.guard.settings.wait_overtime or inf

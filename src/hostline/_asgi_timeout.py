@@ -199,12 +199,15 @@ class RequestTimeoutMiddleware:
         if self._exempt.match(path):
             return self.app
         wait = None
+        has_body = False
         if request_start is not None and settings.wait_timeout is not None:
             wait = self.waits.read(request_start.decode("latin-1"), time.time())
+            announces = scope.get("http_version", "1.1").startswith("1")
+            has_body = request.has_body if announces else request.may_have_body
         verdict = _budget.decide(
             settings,
             wait=wait,
-            has_body=wait is not None and request.has_body,
+            has_body=has_body,
             service_timeout=_budget.lowered(
                 self._timeouts.of(scope, path),
                 settings.trust_timeout_header,

@@ -8,6 +8,7 @@ the log, ``_safepoints``, ``_unblocking``, ``_wait_probe``.
 """
 
 import signal
+import threading
 import time
 from threading import get_ident
 from time import monotonic, thread_time
@@ -322,7 +323,10 @@ class _MainThread:
 
     def prepare(self, signum: int) -> bool:
         """Install the handler, unless the signal is taken. To be called in the main thread."""
-        if not signum:
+        # A thread that has forked is the main one of its child. There CPython 3.13.0 goes on telling the
+        # one of its parent that a signal has come, and the handler does not run.
+        is_from_the_start = type(threading.main_thread()).__name__ == "_MainThread"
+        if not signum or not is_from_the_start:
             return False
         before = signal.getsignal(signum)
         if before not in (signal.SIG_DFL, signal.SIG_IGN, self._handle):

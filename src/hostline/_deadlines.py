@@ -25,6 +25,7 @@ called by the watchdog's thread when the claim has been won.
 This module knows nothing of requests. Imports: ``_native``.
 """
 
+import contextlib
 import heapq
 import itertools
 import logging
@@ -130,6 +131,7 @@ class Watchdog:
         self._pid = 0
         self._locks: dict[int, LockType] = {}
         self._wake = _sleeping()
+        self._has_complained = False
 
     def _lock(self) -> LockType:
         """The lock of this process: one that came over a fork may be held by a thread that did not."""
@@ -212,19 +214,33 @@ class Watchdog:
             self._pid = os.getpid()
             try:
                 start_native_thread(self._run, (self._wake, self._pid))
-            except RuntimeError:
-                self._pid = 0  # out of threads: the next one tries again
-                raise
+            except RuntimeError as error:  # out of threads, or of memory: the next one tries again
+                self._pid = 0
+                self._complain(error)
+
+    def _complain(self, error: RuntimeError) -> None:
+        if not self._has_complained:
+            self._has_complained = True
+            logger.error(
+                "hostline keeps no deadline until it can start a thread, which has failed: %s. It is logged "
+                "once.",
+                error,
+            )
 
     def _run(self, wake: LockType, pid: int) -> None:
         """The watchdog's life. ``wake`` is this thread's own: a fork makes another."""
-        while pid == self._pid and wake is self._wake:
-            try:
-                plan = self._look()
-            except Exception:  # a defect of ours may cost one round, not the service
-                logger.exception("hostline's watchdog failed and goes on.")
-                plan = monotonic() + _PATIENCE
-            wake.acquire(timeout=max(0.0, min(plan - monotonic(), threading.TIMEOUT_MAX)))
+        try:
+            while pid == self._pid and wake is self._wake:
+                try:
+                    plan = self._look()
+                except Exception:  # a defect of ours may cost one round, not the service
+                    with contextlib.suppress(Exception):  # there may be no memory for that either
+                        logger.exception("hostline's watchdog failed and goes on.")
+                    plan = monotonic() + _PATIENCE
+                wake.acquire(timeout=max(0.0, min(plan - monotonic(), threading.TIMEOUT_MAX)))
+        finally:
+            if pid == self._pid and wake is self._wake:
+                self._pid = 0  # it dies, of what nobody foresaw: the next one who enters starts another
 
     def _look(self) -> float:
         """Let expire what is due; publish and return when to look again."""
@@ -285,7 +301,8 @@ def expire(entry: Expiring) -> None:
     try:
         entry.expire()
     except Exception:  # one entry's failure must not cost the others their deadline
-        logger.exception("hostline could not end a request at its deadline.")
+        with contextlib.suppress(Exception):  # as above
+            logger.exception("hostline could not end a request at its deadline.")
 
 
 def _sleeping() -> LockType:

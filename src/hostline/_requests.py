@@ -12,6 +12,7 @@ Imports: ``_abortable``, ``_log``, ``_native``, ``_routes``, ``_stacks``. Times 
 :func:`time.monotonic`'s.
 """
 
+import contextlib
 import logging
 import os
 import re
@@ -284,10 +285,13 @@ class Reporter:
         self._start_lock = native_lock()
 
     def submit(self, job: Callable[[], object]) -> None:
-        """Have ``job`` done soon, in the reporter's thread; not, where that is stuck."""
-        if self._pid != os.getpid():
-            self._start()
-        if self._jobs.qsize() < _MOST_JOBS:  # each keeps a request
+        """Have ``job`` done soon, in the reporter's thread; where there can be none, at once in this.
+
+        Not, where that is stuck.
+        """
+        if self._pid != os.getpid() and not self._start():
+            _do(job)
+        elif self._jobs.qsize() < _MOST_JOBS:  # each keeps a request
             self._jobs.put(job)
 
     def flush(self, timeout: float) -> bool:
@@ -301,21 +305,30 @@ class Reporter:
         """Wait for what is left to be done, if there may be anything."""
         return self._pid != os.getpid() or self.flush(timeout)
 
-    def _start(self) -> None:
+    def _start(self) -> bool:
         with self._start_lock:
             if self._pid != os.getpid():
                 self._jobs = SimpleQueue()
-                start_native_thread(self._run, (self._jobs,))
+                try:
+                    start_native_thread(self._run, (self._jobs,))
+                except RuntimeError:  # out of threads, or of memory: the next one tries again
+                    return False
                 self._pid = os.getpid()  # last: from here on, others put into this queue
+        return True
 
     def _run(self, jobs: "SimpleQueue[Callable[[], object]]") -> None:
         while True:
             job = jobs.get()
-            try:
-                job()
-            except Exception:
-                logger.exception("hostline could not report a request.")
+            _do(job)
             del job  # it holds a request, and the next one may be hours away
+
+
+def _do(job: Callable[[], object]) -> None:
+    try:
+        job()
+    except Exception:
+        with contextlib.suppress(Exception):  # there may be no memory for that either
+            logger.exception("hostline could not report a request.")
 
 
 reporter = Reporter()

@@ -8,6 +8,7 @@ interpreter does is tried out, once, with a thread made for it.
 Imports: ``_async_exceptions``, ``_native``.
 """
 
+import contextlib
 import signal
 import time
 from _thread import LockType
@@ -40,7 +41,8 @@ class WaitProbe:
         """Whether this signal, which must have a handler, ends waits. Never blocks."""
         if not self._has_begun:
             self._has_begun = True
-            start_native_thread(self.run, (signum,))
+            with contextlib.suppress(RuntimeError):  # out of threads, or of memory: taken for a no
+                start_native_thread(self.run, (signum,))
         return self.ends_waits
 
     def run(self, signum: int) -> None:
@@ -49,7 +51,10 @@ class WaitProbe:
         begun.acquire()
         ended.acquire()
         sleeper: list[int] = []
-        start_native_thread(self._sleep, (sleeper, begun, ended))
+        try:
+            start_native_thread(self._sleep, (sleeper, begun, ended))
+        except RuntimeError:
+            return  # as in `ask`
         begun.acquire()
         time.sleep(_FALLING_ASLEEP)
         set_async_exc(sleeper[0], _Woken)
