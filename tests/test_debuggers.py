@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import anyio.to_thread
 import coverage
@@ -61,7 +62,7 @@ def dawdle():
 
 
 def test_there_is_none():
-    assert debugger_at([sys._getframe()]) is None
+    assert debugger_at([sys._getframe(), SimpleNamespace(f_trace=None)]) is None
 
 
 def test_a_trace_function_of_the_thread_s():
@@ -135,6 +136,19 @@ class _Collector:
 
     def trace(self, frame, event, argument):
         return self.trace
+
+
+def test_a_python_that_has_such_a_place(monkeypatch):
+    tools = ["a debugger", None]
+    place = SimpleNamespace(DEBUGGER_ID=0, get_tool=lambda number: tools.pop(0))
+    monkeypatch.setattr(sys, "monitoring", place, raising=False)
+    assert debugger_at([]) == "a debugger"
+    assert debugger_at([]) is None
+
+
+def test_a_python_that_has_none(monkeypatch):
+    monkeypatch.delattr(sys, "monitoring", raising=False)
+    assert debugger_at([]) is None
 
 
 def test_coverage_is_none(monkeypatch):

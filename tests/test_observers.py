@@ -232,6 +232,11 @@ def test_where_no_thread_can_be_started_the_next_event_tries_again(monkeypatch, 
     assert [event.state for event in seen] == [State.COMPLETED]
 
 
+def test_who_comes_second_finds_it_started():
+    (mailbox,) = (each.mailbox for each in Observers([lambda event: None])._observers)
+    assert mailbox._start() is mailbox._start()
+
+
 def test_many_who_start_it_at_once_start_one():
     for _ in range(50):
         threads, gate = set(), threading.Barrier(4)

@@ -283,6 +283,13 @@ def test_starlette_before_1_0_tells_the_endpoint_alone():
     assert route_of({"router": app.router, "endpoint": print}) is None
 
 
+def test_mounts_that_cannot_be_found_are_left_out():
+    """As those in FastAPI's included routers."""
+    mounted = {"router": starlette_app().router, "root_path": "/odd/x", "app_root_path": "/odd"}
+    assert route_of({**mounted, "route": Route("/items/{item}", handler)}) == "/items/{item}"
+    assert route_of(mounted) is None
+
+
 def test_an_app_may_name_its_route_itself():
     assert route_of({"hostline.route": "/mine", "route": Route("/other", handler)}) == "/mine"
 

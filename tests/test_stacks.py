@@ -253,6 +253,8 @@ VIEW = 'File "/app/views.py", line 7, in view'
     ids=str,
 )
 def test_trimmed(frames, text):
+    _stacks._library_of.cache_clear()
+    _stacks._rendered_trimmed.cache_clear()
     assert _trimmed(*frames) == text
 
 

@@ -16,7 +16,7 @@ import hostline.testing
 import hostline.wsgi
 from exchanges import SENDERS, Request
 from hostline.testing import atime_out, disabled, time_out
-from timeouts import LONG, SHORT, NotStoppedError, Recorder, environ, hello, linger, serve
+from timeouts import LONG, SHORT, Client, NotStoppedError, Recorder, environ, hello, linger, serve
 
 STALE = {"HTTP_X_REQUEST_START": "t=1"}
 
@@ -175,6 +175,22 @@ def test_what_is_not_aborted_in_the_end_is_said(monkeypatch):
 
     guard = hostline.wsgi.RequestTimeoutMiddleware(app, observers=())
     assert serve(guard).status == 504, "at the end of its shield"
+
+
+def test_a_task_that_is_not_aborted_in_the_end_is_said(monkeypatch):
+    monkeypatch.setattr(hostline.testing, "_PATIENCE", 0.01)
+    errors = []
+
+    async def app(scope, receive, send):
+        async with hostline.shield():
+            try:
+                await atime_out()
+            except AssertionError as error:
+                errors.append(str(error))
+
+    guard = hostline.asgi.RequestTimeoutMiddleware(app, observers=())
+    assert asyncio.run(Client().ask(guard)).status == 504
+    assert errors[0].startswith("The request was not aborted: is a debugger")
 
 
 def test_in_a_loop_it_is_another_function():
