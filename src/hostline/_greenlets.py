@@ -55,10 +55,7 @@ def _main_frame(hub: Any) -> FrameType | None:
 
 
 class GreenletRequest(ThreadRequest):
-    """A request that is served by one greenlet from its start to its end.
-
-    ``thread_id`` is that of the hub's native thread.
-    """
+    """A request that is served by one greenlet from its start to its end."""
 
     def bind(self) -> None:
         """Remember the greenlet that serves it. To be called in that greenlet."""
@@ -67,7 +64,17 @@ class GreenletRequest(ThreadRequest):
         self._greenlet: Any = gevent.getcurrent()
         self._hub: Any = gevent.get_hub()
         self._spawn: Callable[..., object] = gevent.spawn
-        self.thread_id = native_get_ident()
+        self._hub_thread_id = native_get_ident()
+
+    @property
+    def thread_id(self) -> int:
+        """The hub's native thread, in which it runs."""
+        return self._hub_thread_id
+
+    @thread_id.setter
+    def thread_id(self, thread_id: int) -> None:
+        # The guard's `get_ident` may be gevent's, which tells greenlets apart.
+        del thread_id
 
     def survives_fork(self) -> bool:
         """Whether this is the request that forked."""
