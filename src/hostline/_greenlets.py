@@ -72,7 +72,7 @@ class GreenletRequest(ThreadRequest):
         return self._hub_thread_id
 
     @thread_id.setter
-    def thread_id(self, thread_id: int) -> None:
+    def thread_id(self, thread_id: int) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         # The guard's `get_ident` may be gevent's, which tells greenlets apart.
         del thread_id
 

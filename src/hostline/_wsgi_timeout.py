@@ -149,7 +149,7 @@ class WsgiRequest(ThreadRequest):
             self.guard.observers.tell(self, _COMPLETED)
 
 
-class GreenletWsgiRequest(GreenletRequest, WsgiRequest):
+class GreenletWsgiRequest(GreenletRequest, WsgiRequest):  # pyright: ignore[reportIncompatibleVariableOverride]
     """The same under gevent."""
 
     def __init__(self) -> None:
