@@ -4,9 +4,14 @@ import asyncio
 import importlib
 import sys
 import threading
+import time
 
 import flask
 import pytest
+from django.core.handlers.wsgi import WSGIHandler
+from django.http import HttpResponse
+from django.test import override_settings
+from django.urls import re_path
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
@@ -70,6 +75,26 @@ def test_where_they_are_disabled_a_task_takes_its_time():
     with disabled():
         assert TestClient(app).get("/async").json() is True
     assert TestClient(app).get("/async").status_code == 504
+
+
+def _late_view(request):
+    time.sleep(3 * SHORT)
+    return HttpResponse(b"x", content_type="text/plain")
+
+
+class Urls:
+    urlpatterns = (re_path("", _late_view),)
+
+
+def test_where_they_are_disabled_django_s_requests_take_their_time():
+    told = Recorder()
+    entry = {"MIDDLEWARE": ["hostline.django.RequestTimeoutMiddleware"], "ROOT_URLCONF": Urls}
+    with (
+        override_settings(**entry, HOSTLINE_SERVICE_TIMEOUT=SHORT, HOSTLINE_TIMEOUT_OBSERVERS=told),
+        disabled(),
+    ):
+        assert serve(WSGIHandler(), environ()).status == 200
+    assert told.events == []
 
 
 def test_they_may_be_disabled_within_each_other_and_by_a_decorator():

@@ -15,7 +15,7 @@ Source: TypeAlias = Mapping[str, Any]
 
 #: Where an app, or a framework's integration, may leave the template itself.
 ROUTE = "hostline.route"
-#: Where ``hostline.django.RouteMiddleware`` leaves a weak reference to Django's request.
+#: Where hostline's entries among Django's middlewares leave a weak reference to its request.
 DJANGO_REQUEST = "hostline.django_request"
 
 
