@@ -72,11 +72,11 @@ prove-short: $(VENV)/.with-test,servers ## soak, faults and forks in short (minu
 	$(BIN)/python tests/trials/prove.py --short $(PROVE)
 
 .PHONY: test-others
-test-others: $(VENV)/.with-test,servers ## `make test` on every other supported CPython that is there, without the browser
+test-others: $(VENV)/.with-test,servers ## `make test` on every other supported CPython that is there, without what is the same on all
 	@own=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 	bash tools/pythons | while IFS=$$'\t' read -r version python; do \
 	  if [ "$$version" != "$$own" ]; then \
-	    $(MAKE) --no-print-directory test TESTS="($(TESTS)) and not browser" \
+	    $(MAKE) --no-print-directory test TESTS="($(TESTS)) and not browser and not once" \
 	      PYTHON="$$python" VENV=".venv-$$version" </dev/null; \
 	  fi; \
 	done

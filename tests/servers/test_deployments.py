@@ -15,7 +15,7 @@ from server_kind import Kind, module
 
 from hostline.cli import main
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.once]
 
 GUNICORN = Kind(
     "gunicorn gthread",

@@ -8,7 +8,7 @@ from launch import Server, program
 
 from docs_pages import ROOT, Block, blocks_of
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.once]
 
 PAGE = ROOT / "docs" / "how-to" / "servers.md"
 #: What a command is given besides, to run here: the app of these tests, and no limit that takes long to test.

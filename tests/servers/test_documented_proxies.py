@@ -15,7 +15,7 @@ from server_kind import module
 
 from docs_pages import ROOT, blocks_of, proxy
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.once]
 
 PAGE = ROOT / "docs" / "how-to" / "proxies.md"
 HOST = "www.example.com"

@@ -13,7 +13,7 @@ from launch import SOURCE, Server
 
 from instructions import EXAMPLES, PORT, SERVED, instructions, modules_of
 
-pytestmark = [pytest.mark.server, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.server, pytest.mark.once, pytest.mark.timeout(120)]
 
 ROOT = EXAMPLES.parent
 PROGRAMS = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))

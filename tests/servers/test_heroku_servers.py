@@ -18,7 +18,7 @@ from instructions import EXAMPLES
 for module in ("dj_database_url", "honcho"):
     pytest.importorskip(module)
 
-pytestmark = [pytest.mark.server, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.server, pytest.mark.once, pytest.mark.timeout(120)]
 
 APP = EXAMPLES / "heroku"
 WEB = next(

@@ -14,7 +14,7 @@ from proving_kinds import HOST, faults_of_ours, proving, told, vitals
 from wire import Wire, exchange, head, header, one_by_one, statuses
 
 # Marked slow as a whole, but for two servers.
-pytestmark = [pytest.mark.server, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.server, pytest.mark.once, pytest.mark.timeout(180)]
 
 LIMIT = 0.4
 LIMITS = {"HOSTLINE_SERVICE_TIMEOUT": str(LIMIT), "HOSTLINE_STREAM_TIMEOUT": str(LIMIT)}
