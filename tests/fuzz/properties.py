@@ -19,7 +19,8 @@ from yarl import URL
 from hostline import CanonicalHostSettings, RequestTimeoutSettings, SettingsError
 from hostline._authority import Authority, decode_header, parse_authority
 from hostline._budget import WaitReader, lowered, parse_request_start, read_timeout, read_wait
-from hostline._hosts import Asked, HostGuard, HostRules, Pass, Redirect, decide
+from hostline._host_guard import HostGuard
+from hostline._hosts import Asked, HostRules, Pass, Redirect, decide
 from hostline._requests import RequestEvent, State, clean_request_id
 from hostline._responses import TIMEOUT_PAGES, host_response, preferred_type
 from hostline._targets import asgi_target, wsgi_target
