@@ -5,14 +5,13 @@ import time
 
 import pytest
 import sqlalchemy
-from django.apps import apps
 from django.core.signals import request_started
 from django.db import close_old_connections, connections, transaction
 from django.db.backends.signals import connection_created
 from django.db.backends.sqlite3.base import DatabaseWrapper
 
-import exchanges  # noqa: F401 - configures Django
-from hostline.integrations import _drivers, django_db
+import django_connections
+from hostline.integrations import _drivers
 from hostline.integrations import sqlalchemy as integration
 from hostline.wsgi import RequestTimeoutMiddleware
 from timeouts import LONG, hello, in_thread, serve
@@ -105,21 +104,11 @@ def test_the_limit_is_what_is_left():
 
 
 @pytest.fixture
-def database(monkeypatch, tmp_path):
-    """Django's connections of each thread, as ``attach`` finds them."""
-    settings = connections.configure_settings(
-        {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": tmp_path / "database"}}
-    )
-    monkeypatch.setattr(connections, "settings", settings)
-    for connection in connections.all(initialized_only=True):  # another test's, in this thread
-        connection.close()
-        del connections[connection.alias]
-    apps.populate(())
-    django_db.attach(statement_timeout=True)
-    yield connections
-    connections.close_all()
-    connection_created.disconnect(dispatch_uid="hostline")
-    request_started.disconnect(dispatch_uid="hostline")
+def database(tmp_path):
+    """Django's connections of each thread to a database of SQLite's."""
+    settings = {"ENGINE": "django.db.backends.sqlite3", "NAME": tmp_path / "database"}
+    with django_connections.attached(settings, statement_timeout=True):
+        yield connections
 
 
 def ask_django(sql):

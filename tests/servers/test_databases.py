@@ -11,14 +11,13 @@ from importlib.util import find_spec
 import psycopg
 import pytest
 import sqlalchemy
-from django.apps import apps
 from django.core.signals import request_started
 from django.db import connections, transaction
 from django.db.backends.signals import connection_created
 from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import create_async_engine
 
-import exchanges  # noqa: F401 - configures Django
+import django_connections
 import hostline
 from hostline._requests import State
 from hostline.asgi import RequestTimeoutMiddleware as AsgiMiddleware
@@ -283,17 +282,11 @@ def test_async_engines(run, server, watch, driver, limits):  # noqa: F811
 
 
 @pytest.fixture
-def django(server, monkeypatch):
-    """Django's connections of each thread to this server, as ``attach`` finds them."""
+def django(server):
+    """Django's connections of each thread to this server."""
     database = {"ENGINE": "django.db.backends.postgresql", "USER": "hostline", "NAME": "postgres"}
-    settings = connections.configure_settings({"default": {**database, "HOST": str(server.folder)}})
-    monkeypatch.setattr(connections, "settings", settings)
-    apps.populate(())
-    django_db.attach()
-    yield connections
-    connections.close_all()
-    connection_created.disconnect(dispatch_uid="hostline")
-    request_started.disconnect(dispatch_uid="hostline")
+    with django_connections.attached({**database, "HOST": str(server.folder)}):
+        yield connections
 
 
 def ask_django(sql):
