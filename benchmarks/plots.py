@@ -45,7 +45,7 @@ def cost(tables: list[Table]) -> None:
         colours = [_OTHERS if row[0].startswith(("reference", "do-nothing")) else _OURS for row in rows]
         bars = axis.barh(names, [row[2] * 1e6 for row in rows], color=colours)
         axis.bar_label(bars, fmt="%.2f", padding=3)
-        axis.set_title(f"{name}: µs added to a request")
+        axis.set_title(f"{name}: µs added")
         axis.margins(x=0.12)
 
 

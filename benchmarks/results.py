@@ -139,7 +139,6 @@ def machine() -> dict[str, object]:
     """What this runs on, and how busy that is with other things."""
     return {
         "system": platform.system(),
-        "release": platform.release(),
         "architecture": platform.machine(),
         "processor": _processor(),
         "processors": os.cpu_count(),

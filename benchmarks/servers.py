@@ -35,7 +35,7 @@ _APPS = {_BARE: "bare", "bare again": "bare", _BOTH: "both"}
 _COMMANDS: dict[str, tuple[str, list[str]]] = {
     "uvicorn (uvloop)": ("asgi", ["uvicorn", "--log-level=warning", "--no-access-log", "--loop=uvloop"]),
     "uvicorn (asyncio)": ("asgi", ["uvicorn", "--log-level=warning", "--no-access-log", "--loop=asyncio"]),
-    "granian (asgi)": ("asgi", ["granian", "--interface=asgi", "--log-level=warning"]),
+    "granian (asgi)": ("asgi", ["granian", "--interface=asginl", "--log-level=warning"]),
     "gunicorn gthread": (
         "wsgi",
         ["gunicorn", "--log-level=warning", "--worker-class=gthread", "--threads=4"],
