@@ -41,9 +41,17 @@ _AS_THEY_ARE = frozenset(
 _WITHOUT_POINTS = frozenset({"hostline._frames", "hostline._stacks", "hostline._responses"})
 
 
-# What models make fail on purpose, ten thousand times.
-_SILENT = logging.getLogger("models")
-_SILENT.setLevel(logging.CRITICAL + 1)
+class _Log(logging.Logger):
+    """Writes nothing: models make things fail on purpose, ten thousand times. Remembers what has failed."""
+
+    def __init__(self) -> None:
+        super().__init__("models", logging.CRITICAL + 1)
+        self.failures: list[BaseException] = []
+
+    def exception(self, *_: object, **__: object) -> None:
+        error = sys.exception()
+        assert error is not None
+        self.failures.append(error)
 
 
 @dataclass(frozen=True)
@@ -157,6 +165,7 @@ class Copies:
         self._scheduler = scheduler
         self._finest = finest
         self._mutation = mutation
+        self.log = _Log()
         self._builtins = {**vars(builtins), "__import__": self._import}
         self._modules: dict[str, Any] = {
             "hostline._native": scheduler.native(),
@@ -165,7 +174,7 @@ class Copies:
             ),
             # What a thread does in C is no matter of the order of steps.
             "hostline._safepoints": SimpleNamespace(
-                may_break=_yes, may_inject=_yes, has_acquired=_no, is_acquiring=_no
+                may_break=_yes, may_inject=_yes, has_acquired=_no, is_acquiring=_no, is_importing=_no
             ),
             "hostline._unblocking": SimpleNamespace(unblock=_no, interrupt_sqlite=_no),
         }
@@ -195,7 +204,7 @@ class Copies:
             "monotonic": lambda: scheduler.now,
             "os": _Over(vars(module).get("os"), getpid=lambda: scheduler.pid),
             "sys": _Over(sys, _current_frames=scheduler.frames),
-            "logger": _SILENT,
+            "logger": self.log,
             "_cpu_time": lambda thread_id: 0.0,
         }
         vars(module).update({each: stand_ins[each] for each in stand_ins if each in vars(module)})
