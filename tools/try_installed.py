@@ -17,7 +17,7 @@ def bare() -> None:
     assert "site-packages" in hostline.__file__, hostline.__file__
     assert hostline.__version__ == importlib.metadata.version("hostline")
     for file in ("py.typed", "demo/live/templates/page.html", "demo/live/static/live.css"):
-        assert Path(hostline.__file__).with_name(file).is_file(), file
+        assert (Path(hostline.__file__).parent / file).is_file(), file
     for protocol in ("wsgi", "asgi"):
         try:
             importlib.import_module(f"hostline.{protocol}")
