@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from hostline._authority import Authority
-from hostline._environment import Setting, text_of
+from hostline._environment import Setting, is_on_heroku, text_of
 from hostline._host_kinds import matches_nothing
 from hostline._obstacles import obstacle
 from hostline.settings import CanonicalHostSettings, RequestTimeoutSettings
@@ -42,11 +42,6 @@ class Situation(NamedTuple):
     host: CanonicalHostSettings
     timeout: RequestTimeoutSettings
     environ: Mapping[str, str]
-
-    @property
-    def is_on_heroku(self) -> bool:
-        """Whether a dyno runs this, and no build of Heroku's CI."""
-        return bool(self.environ.get("DYNO")) and not self.environ.get("CI")
 
 
 def advice(situation: Situation) -> list[Advice]:
@@ -88,7 +83,7 @@ def _of_host(situation: Situation) -> Iterator[Advice]:
             "request looks like http and is redirected to itself for ever. Set trust_forwarded_proto behind "
             "such a proxy, or have the server read the header (FORWARDED_ALLOW_IPS).",
         )
-    if host.trust_forwarded_host and situation.is_on_heroku:
+    if host.trust_forwarded_host and is_on_heroku(situation.environ):
         yield Advice(
             "forwarded-host-heroku",
             "trust_forwarded_host is on, but Heroku's router hands on the X-Forwarded-Host of any client: "
@@ -140,7 +135,7 @@ def _of_timeouts(situation: Situation) -> Iterator[Advice]:
 
 
 def _of_heroku(situation: Situation) -> Iterator[Advice]:
-    if not situation.is_on_heroku:
+    if not is_on_heroku(situation.environ):
         return
     timeout = situation.timeout
     service, wait = timeout.service_timeout, timeout.wait_timeout

@@ -66,7 +66,7 @@ class RequestTimeoutMiddleware:
         self.app = app
         self.settings = settings
         self.observers = observers.named(settings.observers)
-        self.is_attended = self.observers.are_attentive
+        self._is_attended = self.observers.are_attentive
         self._attention = self.observers.attention
         self.breaks = settings.mode != "report"
         self.waits = _budget.WaitReader(settings, bytes)
@@ -131,9 +131,9 @@ class RequestTimeoutMiddleware:
         else:
             request.timeout, request.deadline = timeout, inf
         try:
-            is_attended = self._attention[_INFO] and self.is_attended()
+            is_attended = self._attention[_INFO] and self._is_attended()
         except KeyError:  # some logger's level has been changed since
-            is_attended = self.is_attended()
+            is_attended = self._is_attended()
         request.is_heard_of = is_attended or is_judged
         if is_attended:
             request.is_attended = True
@@ -276,7 +276,7 @@ class RequestTimeoutMiddleware:
             request.detach()
             await serve_instead(scope, receive, send)
             return
-        if self.is_attended():
+        if self._is_attended():
             request.is_attended = True
             self.observers.begin(request, scope)
         token = current_request.set(request)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hostline import _slow, _stacks
 from hostline._asgi_exchange import Message
-from hostline._asgi_request import AsgiRequest, disconnected, nowhere
+from hostline._asgi_request import AsgiRequest
 from hostline._breaker import GRACE, HELD_BACK, SHOTS
 from hostline._loop_deadlines import NO_CONTEXT, LoopEntry, LoopLanes
 from hostline._pool_threads import PoolCall
@@ -208,14 +208,12 @@ class AsyncioRequest(AsgiRequest):
     def warn_after(self, seconds: float) -> None:
         """Log where it is, if it has not ended by then. Rare: a timer of its own."""
         delay = max(0.0, self.started + seconds - monotonic())
-        self.on_end = self.lanes.loop.call_later(delay, self._warn).cancel
+        self.at_end(self.lanes.loop.call_later(delay, self._warn).cancel)
 
     def _warn(self) -> None:
         _slow.warn_soon(self, self.current_trace())
 
     def detach(self) -> None:
         """Let go of what would keep the server's objects alive in a circle."""
-        # As the base class does, spelt out: it is on every request's path.
-        self._server_send, self._server_receive = nowhere, disconnected
-        self.came_back = True
+        super().detach()
         self.task = None

@@ -27,11 +27,20 @@ _PORT = re.compile(r"0{0,32}([0-9]{0,5})", re.ASCII)
 _LONGEST_NAME = 255
 
 
+#: Of each scheme, where none is named.
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
 class Authority(NamedTuple):
     """A host in its normal form and the port that was named, if one was."""
 
     host: str
     port: int | None
+
+    @property
+    def text(self) -> str:
+        """As it is written: ``host`` or ``host:port``."""
+        return self.host if self.port is None else f"{self.host}:{self.port}"
 
     @property
     def is_ip(self) -> bool:

@@ -104,7 +104,7 @@ def _plain(setting: Setting, value: object) -> _Json:
     if setting.name == "signal":
         return _signal_name(cast("int", value))
     if isinstance(value, Authority):
-        return value.host if value.port is None else f"{value.host}:{value.port}"
+        return value.text
     if isinstance(value, re.Pattern):
         return f"/{cast('re.Pattern[str]', value).pattern}/"
     if isinstance(value, tuple):

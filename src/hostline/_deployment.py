@@ -18,11 +18,10 @@ from socket import create_connection
 from typing import NamedTuple
 from urllib.parse import urljoin, urlsplit
 
-from hostline._authority import Authority, parse_authority
+from hostline._authority import DEFAULT_PORTS, Authority, parse_authority
 
 #: How many redirects are followed; browsers give up after 20.
 MOST_HOPS = 10
-_PORTS = {"http": 80, "https": 443}
 _HEADERS = {"User-Agent": "hostline-check", "Connection": "close"}
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
@@ -106,10 +105,10 @@ def parse_url(text: str) -> tuple[Place, Address]:
     """What a URL asks for and where; a ``ValueError`` where it is none that can be asked."""
     url = urlsplit(text)
     authority = parse_authority(url.netloc)
-    if url.scheme not in _PORTS or authority is None:
+    if url.scheme not in DEFAULT_PORTS or authority is None:
         raise ValueError(f"{text!r} is no URL such as https://www.example.com or http://127.0.0.1:8000/path")
     target = f"{url.path or '/'}{f'?{url.query}' if url.query else ''}"
-    address = Address(authority.host.strip("[]"), authority.port or _PORTS[url.scheme])
+    address = Address(authority.host.strip("[]"), authority.port or DEFAULT_PORTS[url.scheme])
     return Place(url.scheme, url.netloc, target), address
 
 
@@ -137,8 +136,8 @@ class Deployment:
         self._tls = tls
         self._timeout = timeout
         for scheme, other in (("http", "https"), ("https", "http")):
-            if self.addresses.keys() == {scheme} and self.addresses[scheme].port == _PORTS[scheme]:
-                self.addresses[other] = Address(self.addresses[scheme].host, _PORTS[other])
+            if self.addresses.keys() == {scheme} and self.addresses[scheme].port == DEFAULT_PORTS[scheme]:
+                self.addresses[other] = Address(self.addresses[scheme].host, DEFAULT_PORTS[other])
                 self.implied = other
 
     def ask(self, place: Place, headers: Mapping[str, str] | None = None, host: str | None = None) -> Answer:

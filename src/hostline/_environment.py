@@ -41,6 +41,11 @@ def text_of(environ: Mapping[str, str], variable: str | None) -> str | None:
     return (environ.get(variable, "").strip() or None) if variable else None
 
 
+def is_on_heroku(environ: Mapping[str, str]) -> bool:
+    """Whether a dyno runs this, and no build of Heroku's CI."""
+    return bool(environ.get("DYNO")) and not environ.get("CI")
+
+
 def means_off(text: str) -> bool:
     """Whether the text is one of the words that switch a setting off."""
     return text.lower() in OFF_WORDS

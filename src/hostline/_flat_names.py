@@ -12,7 +12,7 @@ from typing import TypeAlias, TypeVar
 
 from hostline._environment import PREFIX, Setting, unknown_variables
 from hostline.errors import SettingsError
-from hostline.settings import CanonicalHostSettings, RequestTimeoutSettings
+from hostline.settings import CanonicalHostSettings, RequestTimeoutSettings, check_both
 
 T = TypeVar("T")
 
@@ -42,23 +42,20 @@ def unknown(given: Mapping[str, object]) -> list[str]:
 
 def loaded(load: Callable[[Mapping[str, object]], T], given: Mapping[str, object], fields: _Fields) -> T:
     """What ``load`` makes of it, or one error for that and for unknown names."""
+    return _made(given, lambda: load(arguments(given, fields)))
+
+
+def check(given: Mapping[str, object]) -> None:
+    """Raise one error for all that is wrong with what is given to both guards."""
+    _made(given, lambda: check_both(arguments(given, HOST_FIELDS), arguments(given, TIMEOUT_FIELDS)))
+
+
+def _made(given: Mapping[str, object], make: Callable[[], T]) -> T:
     problems = unknown(given)
     try:
-        made = load(arguments(given, fields))
+        made = make()
     except SettingsError as error:
         raise SettingsError([*problems, *error.problems]) from None
     if problems:
         raise SettingsError(problems)
     return made
-
-
-def check(given: Mapping[str, object]) -> None:
-    """Raise one error for all that is wrong with what is given to both guards."""
-    problems = dict.fromkeys(unknown(given))  # what is wrong with the environment is a problem of both
-    for guard, fields in ((CanonicalHostSettings, HOST_FIELDS), (RequestTimeoutSettings, TIMEOUT_FIELDS)):
-        try:
-            guard.load(arguments(given, fields))
-        except SettingsError as error:
-            problems.update(dict.fromkeys(error.problems))
-    if problems:
-        raise SettingsError(problems)

@@ -88,15 +88,18 @@ class GreenletRequest(ThreadRequest):
 
     def frames(self) -> Iterator[FrameType]:
         """Those of its greenlet, which may be the one that runs."""
-        with _frames.still:
-            frame = self._greenlet.gr_frame
+        frame = self._suspended_frame()
         return super().frames() if frame is None else _frames.outwards(frame)
 
     def current_trace(self) -> _stacks.Trace:
         """What its greenlet waits for; nothing where it is the one that runs."""
+        return _stacks.of_thread(self._suspended_frame(), self.outermost)
+
+    def _suspended_frame(self) -> FrameType | None:
+        """Where its greenlet waits; None where it is the one that runs."""
         with _frames.still:
-            frame = self._greenlet.gr_frame
-        return _stacks.of_thread(frame, self.outermost)
+            frame: FrameType | None = self._greenlet.gr_frame
+        return frame
 
     def main_frame(self) -> FrameType | None:
         """Where the greenlet stands that the server began with."""
@@ -118,7 +121,7 @@ class GreenletRequest(ThreadRequest):
         """In the hub: throw as soon as that is safe; once more if it is swallowed."""
         if self.came_back:
             return
-        frame = self._greenlet.gr_frame
+        frame = self._suspended_frame()
         deferral_limit = self.guard.settings.deferral_limit or 0.0
         if _safepoints.is_importing(frame):
             deferral_limit *= IMPORT_PATIENCE

@@ -44,8 +44,7 @@ class HostGuard:
         self.known: set[str] = set()
         self.known_octets: set[bytes] = set()
         if self._canonical is not None:
-            port = "" if self._canonical.port is None else f":{self._canonical.port}"
-            self._learn(f"{self._canonical.host}{port}".encode())
+            self._learn(self._canonical.text.encode())
 
     @classmethod
     def load(cls, arguments: Mapping[str, object]) -> Self | None:

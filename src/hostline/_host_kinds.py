@@ -43,7 +43,7 @@ def _misread(text: str) -> _Misread:
         meant = None  # it may be the beginning of a password that has a slash in it
     fault = f"it has a {' and a '.join(parts)}" if parts else _fault_of_name(authority)
     is_https = (match["scheme"] or "").lower().startswith("https:")
-    return _Misread(fault, _authority_text(meant) if meant else None, is_https)
+    return _Misread(fault, meant.text if meant else None, is_https)
 
 
 def _strangers(text: str) -> Iterator[tuple[str, bool]]:
@@ -63,15 +63,11 @@ def _fault_of_name(authority: str) -> str:
     return "such a name cannot exist"
 
 
-def _authority_text(authority: Authority) -> str:
-    return authority.host if authority.port is None else f"{authority.host}:{authority.port}"
-
-
 def _check_host(given: Given, value: object) -> Authority | None:
     if value is None:
         return None
     # One that was made by hand may hold anything.
-    text = _authority_text(value) if isinstance(value, Authority) else value
+    text = value.text if isinstance(value, Authority) else value
     if not isinstance(text, str):
         raise given.refusal("is no host")
     authority = parse_authority(text)

@@ -17,14 +17,13 @@ from dataclasses import dataclass
 from typing import NamedTuple, Self
 from urllib.parse import SplitResult, quote_from_bytes
 
-from hostline._authority import Authority, decode_header, parse_authority
+from hostline._authority import DEFAULT_PORTS, Authority, decode_header, parse_authority
 from hostline._targets import PathPrefixes
 from hostline.settings import CanonicalHostKeywords as CanonicalHostKeywords  # noqa: PLC0414 - handed on
 from hostline.settings import CanonicalHostSettings, Pattern, Scheme
 
 logger = logging.getLogger("hostline")
 
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 _NOWHERE = Authority("", None)
 _PRESERVING = {301: 308, 302: 307}
 
@@ -80,7 +79,7 @@ class _Origin(NamedTuple):
 
     @classmethod
     def of(cls, scheme: Scheme, host: str, port: int | None) -> Self:
-        return cls(scheme, host, None if port == _DEFAULT_PORTS[scheme] else port)
+        return cls(scheme, host, None if port == DEFAULT_PORTS[scheme] else port)
 
     @property
     def netloc(self) -> str:

@@ -31,7 +31,7 @@ from typing import Any
 import anyio.to_thread
 from anyio import CapacityLimiter
 
-from hostline import _frames, _stacks
+from hostline import _stacks
 from hostline._deadlines import watchdog
 from hostline._interrupts import GuardedRequest, ThreadCall
 from hostline._obstacles import obstacle
@@ -141,9 +141,8 @@ class PoolCall(ThreadCall):
         """Whether it has called a coroutine by asgiref, which cancels that when the task is cancelled."""
         asgiref = sys.modules.get("asgiref.sync")
         call_back = None if asgiref is None else asgiref.AsyncToSync.__call__.__code__
-        frame = _frames.of_thread(self.thread_id)
         # Another may be further out: calls are nested in one thread.
-        own = takewhile(lambda each: not self.is_run_by(each), _frames.outwards(frame))
+        own = takewhile(lambda each: not self.is_run_by(each), self.frames())
         return any(each.f_code is call_back for each in own)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

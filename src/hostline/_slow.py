@@ -19,7 +19,7 @@ class ThreadWatch:
     def __init__(self, request: ThreadRequest, warn_after: float) -> None:
         self._request = request
         self.deadline = request.started + warn_after
-        request.on_end = partial(watchdog.forget, self)
+        request.at_end(partial(watchdog.forget, self))
         watchdog.at(self, self.deadline)
 
     def survives_fork(self) -> bool:

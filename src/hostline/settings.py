@@ -21,7 +21,7 @@ from types import EllipsisType
 from typing import Self, TypeVar, cast
 
 from hostline._authority import Authority
-from hostline._environment import Given, Kind, Setting, find, nearest, unknown_variables
+from hostline._environment import Given, Kind, Setting, find, is_on_heroku, nearest, unknown_variables
 from hostline._host_kinds import HOST, PATTERNS, Pattern, matches_nothing
 from hostline._kinds import (
     BODY,
@@ -258,7 +258,7 @@ class CanonicalHostSettings(_Settings):
     @classmethod
     def _complete(cls, values: dict[str, object], environ: Mapping[str, str]) -> None:
         if values.get("trust_forwarded_proto") is None:
-            values["trust_forwarded_proto"] = bool(environ.get("DYNO")) and not environ.get("CI")
+            values["trust_forwarded_proto"] = is_on_heroku(environ)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -419,10 +419,17 @@ def _known_variables() -> frozenset[str]:
 
 def check_environment(environ: Mapping[str, str] | None = None) -> None:
     """Raise one ``SettingsError`` for all that is wrong with the variables of both guards."""
+    check_both({}, {}, environ)
+
+
+def check_both(
+    host: Mapping[str, object], timeout: Mapping[str, object], environ: Mapping[str, str] | None = None
+) -> None:
+    """The same, with the arguments that each guard is given."""
     problems: dict[str, None] = {}  # an unknown variable is a problem of both, and told once
-    for guard in (CanonicalHostSettings, RequestTimeoutSettings):
+    for guard, arguments in ((CanonicalHostSettings, host), (RequestTimeoutSettings, timeout)):
         try:
-            guard.load({}, environ)
+            guard.load(arguments, environ)
         except SettingsError as error:
             problems.update(dict.fromkeys(error.problems))
     if problems:

@@ -5,10 +5,6 @@ No other is to redirect within a wrong host. A request's host is read from ``MET
 is not.
 """
 
-from collections.abc import Awaitable, Callable
-from typing import TypeAlias
-
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.core.exceptions import MiddlewareNotUsed
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
@@ -19,10 +15,7 @@ from hostline._hosts import Asked
 from hostline._responses import PAGES, TEXT, host_response
 from hostline._targets import Target, asgi_target, wsgi_target
 from hostline.django import flat_settings
-
-# What the next layer gives: sync and async stacks have the same kind of entries.
-_Response: TypeAlias = HttpResponseBase | Awaitable[HttpResponseBase]
-_GetResponse: TypeAlias = Callable[[HttpRequest], _Response]
+from hostline.django.layers import GetResponse, Response, is_made_async
 
 
 class CanonicalHostMiddleware:
@@ -31,7 +24,7 @@ class CanonicalHostMiddleware:
     sync_capable = True
     async_capable = True
 
-    def __init__(self, get_response: _GetResponse) -> None:
+    def __init__(self, get_response: GetResponse) -> None:
         guard = _flat_names.loaded(HostGuard.load, flat_settings.given(), _flat_names.HOST_FIELDS)
         if guard is None:
             raise MiddlewareNotUsed("No canonical host is set.")
@@ -41,12 +34,9 @@ class CanonicalHostMiddleware:
         self._known = guard.known
         self._host_key = "HTTP_X_FORWARDED_HOST" if settings.trust_forwarded_host else "HTTP_HOST"
         self._scheme = settings.scheme
-        # asgiref's: before CPython 3.12 inspect's does not see what markcoroutinefunction does.
-        self._is_async = iscoroutinefunction(get_response)  # pyright: ignore[reportDeprecated]
-        if self._is_async:
-            markcoroutinefunction(self)
+        self._is_async = is_made_async(self, get_response)
 
-    def __call__(self, request: HttpRequest) -> _Response:
+    def __call__(self, request: HttpRequest) -> Response:
         """Answer, or have the next layer answer."""
         # In an async stack the awaitable of the next layer is handed on as it is: a coroutine
         # of our own around it would be one more to run, for nothing.

@@ -6,22 +6,19 @@ in the ``Call``. A response that comes by way of the protocol instead is the gua
 or 504. ``sync_stack`` and ``async_stack`` tell what that is like in each.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from types import EllipsisType
 from typing import Any, TypeAlias, cast
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest
-from django.http.response import HttpResponseBase
 
 from hostline import _flat_names
 from hostline._routes import DJANGO_REQUEST
 from hostline.django import flat_settings
+from hostline.django.layers import GetResponse, Response, is_made_async
 from hostline.django.sync_stack import SyncStack
 from hostline.settings import RequestTimeoutOptions, RequestTimeoutSettings, Seconds
 
-_Response: TypeAlias = HttpResponseBase | Awaitable[HttpResponseBase]
-_GetResponse: TypeAlias = Callable[[HttpRequest], _Response]
 _TimeoutFor: TypeAlias = Callable[[HttpRequest], Seconds | EllipsisType]
 
 
@@ -35,19 +32,17 @@ class RequestTimeoutMiddleware:
     sync_capable = True
     async_capable = True
 
-    def __init__(self, get_response: _GetResponse) -> None:
+    def __init__(self, get_response: GetResponse) -> None:
         self._get_response = get_response
         options = _options()
-        # asgiref's: before CPython 3.12 inspect's does not see what markcoroutinefunction does.
-        if iscoroutinefunction(get_response):  # pyright: ignore[reportDeprecated]
-            markcoroutinefunction(self)
+        if is_made_async(self, get_response):
             from hostline.django.async_stack import AsyncStack  # noqa: PLC0415 - no WSGI process needs it
 
-            self._answer: _GetResponse = AsyncStack(get_response, options)
+            self._answer: GetResponse = AsyncStack(get_response, options)
         else:
             self._answer = SyncStack(get_response, options)
 
-    def __call__(self, request: HttpRequest) -> _Response:
+    def __call__(self, request: HttpRequest) -> Response:
         """Have the next layer answer, in time."""
         return self._answer(request)
 

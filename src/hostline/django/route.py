@@ -1,16 +1,11 @@
 """An entry of ``MIDDLEWARE`` that lets hostline's events know Django's routes."""
 
 import weakref
-from collections.abc import Awaitable, Callable
-from typing import TypeAlias
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest
-from django.http.response import HttpResponseBase
 
 from hostline._routes import DJANGO_REQUEST
-
-_Response: TypeAlias = HttpResponseBase | Awaitable[HttpResponseBase]
+from hostline.django.layers import GetResponse, Response, is_made_async
 
 
 class RouteMiddleware:
@@ -23,13 +18,11 @@ class RouteMiddleware:
     sync_capable = True
     async_capable = True
 
-    def __init__(self, get_response: Callable[[HttpRequest], _Response]) -> None:
+    def __init__(self, get_response: GetResponse) -> None:
         self._get_response = get_response
-        # asgiref's: before CPython 3.12 inspect's does not see what markcoroutinefunction does.
-        if iscoroutinefunction(get_response):  # pyright: ignore[reportDeprecated]
-            markcoroutinefunction(self)
+        is_made_async(self, get_response)
 
-    def __call__(self, request: HttpRequest) -> _Response:
+    def __call__(self, request: HttpRequest) -> Response:
         """Leave a reference to the request, whose route is resolved later."""
         source = getattr(request, "scope", request.META)
         source[DJANGO_REQUEST] = weakref.ref(request)  # the request holds the environ or scope itself

@@ -88,12 +88,7 @@ class OpenTelemetryObserver:
             self._measure(event)
 
     def _count_host(self, event: HostEvent) -> None:
-        method = method_label(event.method, "_OTHER")
-        attributes = {
-            "hostline.state": str(event.state),
-            "http.request.method": method,
-        }
-        self._hosts.add(1, attributes)
+        self._hosts.add(1, _attributes(event))
         span = trace.get_current_span()
         if span.is_recording():
             noted: dict[str, str | int] = {"hostline.host": event.host}
@@ -103,10 +98,7 @@ class OpenTelemetryObserver:
 
     def _measure(self, event: RequestEvent) -> None:
         state = event.state
-        attributes = {
-            "hostline.state": str(state),
-            "http.request.method": method_label(event.method, "_OTHER"),
-        }
+        attributes = _attributes(event)
         route = self._routes.label(event.route)
         if route:
             attributes["http.route"] = route
@@ -143,6 +135,14 @@ class OpenTelemetryObserver:
             noted["code.stacktrace"] = request.stack
         since = time.monotonic() - (request.ended or time.monotonic())
         span.add_event("hostline.timed_out", noted, time.time_ns() - int(since * 1e9))
+
+
+def _attributes(event: RequestEvent | HostEvent) -> dict[str, str]:
+    """What every metric has."""
+    return {
+        "hostline.state": str(event.state),
+        "http.request.method": method_label(event.method, "_OTHER"),
+    }
 
 
 def _durations(request: RequestEvent | RequestDetails) -> dict[str, str | int | float]:

@@ -13,6 +13,8 @@ memory, or in a memory-mapped file.
 """
 
 from collections.abc import Sequence
+from functools import partial
+from typing import TypeAlias
 
 from hostline._host_events import HostEvent
 from hostline._requests import RequestEvent, State
@@ -29,6 +31,8 @@ except ImportError as error:
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 90.0)
 
 _LABELS = ("route", "method", "state")
+_Labels: TypeAlias = tuple[str, str, State]
+_Children: TypeAlias = dict[_Labels, Histogram]
 _ENDS = frozenset({State.COMPLETED, State.EXPIRED, State.TIMED_OUT})
 
 
@@ -53,37 +57,26 @@ class PrometheusObserver:
     ) -> None:
         registry = REGISTRY if registry is None else registry
         self._routes = RouteLabels(most_routes)
-        self._wait = Histogram(
-            "hostline_request_wait_seconds",
-            "How long requests waited before they reached the app.",
-            _LABELS,
-            buckets=buckets,
-            registry=registry,
+        histogram = partial(Histogram, labelnames=_LABELS, buckets=buckets, registry=registry)
+        counter = partial(Counter, registry=registry)
+        self._wait = histogram(
+            "hostline_request_wait_seconds", "How long requests waited before they reached the app."
         )
-        self._service = Histogram(
-            "hostline_request_service_seconds",
-            "How long requests ran, to their answer or their abort.",
-            _LABELS,
-            buckets=buckets,
-            registry=registry,
+        self._service = histogram(
+            "hostline_request_service_seconds", "How long requests ran, to their answer or their abort."
         )
-        self._expired = Counter(
+        self._expired = counter(
             "hostline_requests_expired",
             "Requests dropped because they had waited too long.",
             ("route", "method"),
-            registry=registry,
         )
-        self._timed_out = Counter(
-            "hostline_requests_timed_out",
-            "Requests aborted because they ran too long.",
-            ("route", "method"),
-            registry=registry,
+        self._timed_out = counter(
+            "hostline_requests_timed_out", "Requests aborted because they ran too long.", ("route", "method")
         )
-        self._hosts = Counter(
+        self._hosts = counter(
             "hostline_host_requests",
             "Requests for another host: redirected, rejected, or would be redirected.",
             ("state", "method"),
-            registry=registry,
         )
         self._in_flight: Gauge | None = None
         if in_flight:
@@ -93,10 +86,8 @@ class PrometheusObserver:
                 multiprocess_mode="livesum",
                 registry=registry,
             )
-        # A look-up by labels checks and copies them, and takes a lock; these are ours, and
-        # grow to routes x methods x states at most.
-        self._waits: dict[tuple[str, str, State], Histogram] = {}
-        self._services: dict[tuple[str, str, State], Histogram] = {}
+        self._waits: _Children = {}
+        self._services: _Children = {}
 
     def wants(self, state: object) -> bool:
         """Every end, and every other host; a beginning only for the gauge."""
@@ -114,18 +105,12 @@ class PrometheusObserver:
             self._measure(event)
 
     def _measure(self, event: RequestEvent) -> None:
-        labels = route, method, state = (
-            self._routes.label(event.route),
-            method_label(event.method),
-            event.state,
-        )
+        route, method, state = self._routes.label(event.route), method_label(event.method), event.state
+        labels = route, method, state
         if event.wait is not None:
-            wait = self._waits.get(labels) or self._waits.setdefault(labels, self._wait.labels(*labels))
-            wait.observe(event.wait)
+            _child(self._wait, labels, self._waits).observe(event.wait)
         if event.service is not None:
-            service = self._services.get(labels)
-            service = service or self._services.setdefault(labels, self._service.labels(*labels))
-            service.observe(event.service)
+            _child(self._service, labels, self._services).observe(event.service)
         if state is State.EXPIRED:
             self._expired.labels(route, method).inc()
             return  # it has never run
@@ -136,3 +121,10 @@ class PrometheusObserver:
     def _change_in_flight(self, change: int) -> None:
         if self._in_flight is not None:
             self._in_flight.inc(change)
+
+
+# A look-up by labels checks and copies them, and takes a lock; these are ours, and grow to
+# routes x methods x states at most.
+def _child(histogram: Histogram, labels: _Labels, known: _Children) -> Histogram:
+    found = known.get(labels)
+    return known.setdefault(labels, histogram.labels(*labels)) if found is None else found
