@@ -25,7 +25,7 @@ import exchanges  # noqa: F401 - configures Django
 from hostline import RequestTimeoutError
 from hostline._requests import State
 from hostline.asgi import RequestTimeoutMiddleware
-from timeouts import LONG, SHORT, Client, Recorder, scope
+from timeouts import LONG, SHORT, Client, Recorder, in_lower_case, scope
 
 pytestmark = pytest.mark.anyio
 
@@ -398,20 +398,7 @@ _MIDDLEWARES = {
 def django(request):
     left_by.clear()
     with override_settings(ROOT_URLCONF=Urls, MIDDLEWARE=_MIDDLEWARES[request.param]):
-        yield _in_lower_case(ASGIHandler())
-
-
-def _in_lower_case(app):
-    """The names of headers, which Django leaves to the server."""
-
-    async def lowered(scope, receive, send):
-        async def send_on(message):
-            headers = [(name.lower(), value) for name, value in message.get("headers", ())]
-            await send({**message, "headers": headers})
-
-        await app(scope, receive, send_on)
-
-    return lowered
+        yield in_lower_case(ASGIHandler())
 
 
 async def test_django_in_time(short, seen, django):

@@ -5,11 +5,11 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
+import http_servers
 from hostline._deployment import Address, Deployment
 from hostline._deployment_report import Check
 from hostline.cli import main
@@ -23,7 +23,7 @@ Answer = Callable[[BaseHTTPRequestHandler], tuple[int, str | None]]
 def serving(answer: Answer, tls: ssl.SSLContext | None = None) -> Iterator[int]:
     """A server that gives this status and location; its port."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Answering(BaseHTTPRequestHandler):
         def do_GET(self):
             status, location = answer(self)
             self.send_response(status)
@@ -33,20 +33,8 @@ def serving(answer: Answer, tls: ssl.SSLContext | None = None) -> Iterator[int]:
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def log_message(self, *_):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        if tls is not None:
-            server.socket = tls.wrap_socket(server.socket, server_side=True)
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server.server_port
-        finally:
-            server.shutdown()
-            thread.join()
+    with http_servers.serving(Answering, tls) as port:
+        yield port
 
 
 @pytest.fixture

@@ -24,7 +24,19 @@ from hostline import RequestTimeoutError, RequestTimeoutException, SettingsError
 from hostline._requests import State
 from hostline.django import RequestTimeoutMiddleware
 from hostline.django.async_stack import AsyncCall
-from timeouts import LONG, SHORT, Client, Recorder, environ, eventually, in_thread, linger, scope, serve
+from timeouts import (
+    LONG,
+    SHORT,
+    Client,
+    Recorder,
+    environ,
+    eventually,
+    in_lower_case,
+    in_thread,
+    linger,
+    scope,
+    serve,
+)
 
 ENTRY = "hostline.django.RequestTimeoutMiddleware"
 READY_AND_TIMED_OUT = [State.READY, State.TIMED_OUT]
@@ -64,22 +76,9 @@ class _Project:
 
     async def asgi(self, client=None, **asked):
         with self._settings:
-            app = _in_lower_case(ASGIHandler())
+            app = in_lower_case(ASGIHandler())
             client = client or Client()
             return await asyncio.wait_for(client.ask(app, scope(**asked)), 30)
-
-
-def _in_lower_case(app):
-    """The names of headers, which Django leaves to the server."""
-
-    async def lowered(scope, receive, send):
-        async def send_on(message):
-            headers = [(name.lower(), value) for name, value in message.get("headers", ())]
-            await send({**message, "headers": headers})
-
-        await app(scope, receive, send_on)
-
-    return lowered
 
 
 def _ok(request, **_):

@@ -347,3 +347,16 @@ def switch_interval(seconds: float) -> Iterator[None]:
         yield
     finally:
         sys.setswitchinterval(before)
+
+
+def in_lower_case(app: Any) -> Any:
+    """The app with the names of its headers so, which Django leaves to the server."""
+
+    async def lowered(scope: Any, receive: Any, send: Any) -> None:
+        async def send_on(message: Any) -> None:
+            headers = [(name.lower(), value) for name, value in message.get("headers", ())]
+            await send({**message, "headers": headers})
+
+        await app(scope, receive, send_on)
+
+    return lowered

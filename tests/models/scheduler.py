@@ -307,6 +307,20 @@ class Queue:
 Attempt = Callable[[Schedule], object]
 
 
+def attempting(model: Callable[..., Any]) -> Callable[..., Callable[[Schedule], None]]:
+    """What makes one run of a scene on such a model, with a mutation or without."""
+
+    def attempt(scene: Callable[[Any], object], mutation: object = None) -> Callable[[Schedule], None]:
+        def run(schedule: Schedule) -> None:
+            played = model(schedule, mutation)
+            scene(played)
+            played.run()
+
+        return run
+
+    return attempt
+
+
 def every_schedule(
     attempt: Attempt, switches: int, delays: Sequence[int] = (), *, stride: int = 1, first: int = 0
 ) -> int:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from instrument import Copies, Immediate, Mutation
-from scheduler import Schedule, Scheduler, every_schedule
+from scheduler import Schedule, Scheduler, attempting, every_schedule
 
 from hostline.errors import RequestTimeoutException
 
@@ -277,13 +277,7 @@ SCENES = (
 )
 
 
-def attempt(scene, mutation=None):
-    def run(schedule):
-        model = Model(schedule, mutation)
-        scene(model)
-        model.run()
-
-    return run
+attempt = attempting(Model)
 
 
 GUARD, INTERRUPTS, BREAKER = "hostline._wsgi_timeout", "hostline._interrupts", "hostline._breaker"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from instrument import Copies, Mutation
-from scheduler import Schedule, Scheduler, every_schedule
+from scheduler import Schedule, Scheduler, attempting, every_schedule
 
 DEADLINES = "hostline._deadlines"
 
@@ -258,13 +258,7 @@ SCENES = (
 )
 
 
-def attempt(scene, mutation=None):
-    def run(schedule):
-        model = Model(schedule, mutation)
-        scene(model)
-        model.run()
-
-    return run
+attempt = attempting(Model)
 
 
 MUTATIONS = {

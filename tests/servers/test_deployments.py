@@ -6,13 +6,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 from launch import until
 from server_kind import Kind, module
 
+import http_servers
 from hostline.cli import main
 
 pytestmark = [pytest.mark.server, pytest.mark.once]
@@ -42,7 +42,7 @@ GUNICORN = Kind(
 def proxy_to(port: int) -> Iterator[int]:
     """A proxy that sets ``X-Request-Start``, as nginx does when it is told to; its port."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Proxy(BaseHTTPRequestHandler):
         def do_GET(self):
             del self.headers["X-Request-Start"]
             self.headers["X-Request-Start"] = f"t={time.time():.3f}"
@@ -56,17 +56,8 @@ def proxy_to(port: int) -> Iterator[int]:
                 self.wfile.write(response.read())
             upstream.close()
 
-        def log_message(self, *_):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server.server_port
-        finally:
-            server.shutdown()
-            thread.join()
+    with http_servers.serving(Proxy) as own_port:
+        yield own_port
 
 
 def _report(port, capsys):
