@@ -47,7 +47,7 @@ LAYERS: tuple[set[str], ...] = (
         "_wsgi_exchange",
         "_asgi_exchange",
     },
-    {"_asgi_cuts", "_asgi_deadline"},
+    {"_asgi_cuts", "_asgi_deadline", "_asgi_startup"},
     {"_asgi_request"},
     {"_asyncio_request", "_trio_request"},
     {"_wsgi_timeout", "_asgi_timeout"},
@@ -62,7 +62,8 @@ MAY_IMPORT_ROOT = {"cli", "demo", "__main__"}
 
 OF_WSGI = {"wsgi", "_wsgi_bodies", "_wsgi_exchange", "_wsgi_timeout"}
 OF_ASGI = {
-    *{"asgi", "_asgi_cuts", "_asgi_deadline", "_asgi_exchange", "_asgi_request", "_asgi_timeout"},
+    *{"asgi", "_asgi_cuts", "_asgi_deadline", "_asgi_exchange", "_asgi_request", "_asgi_startup"},
+    "_asgi_timeout",
     *{"_asyncio_request", "_trio_request"},
 }
 

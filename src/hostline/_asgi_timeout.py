@@ -28,6 +28,7 @@ from hostline._asgi_exchange import (
     target,
 )
 from hostline._asgi_request import AsgiRequest, disconnected, nowhere
+from hostline._asgi_startup import unstartable
 from hostline._asyncio_request import AsyncioRequest
 from hostline._blocked_loops import watch
 from hostline._breaker import main_thread
@@ -62,10 +63,14 @@ class RequestTimeoutMiddleware:
     """
 
     def __init__(self, app: ASGIApp, **options: Unpack[RequestTimeoutOptions]) -> None:
-        settings = RequestTimeoutSettings.load(options)
+        try:
+            settings = RequestTimeoutSettings.load(options)
+            self.observers = observers.named(settings.observers)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is to be heard of
+            app, settings = unstartable(error), RequestTimeoutSettings(observers=())
+            self.observers = observers.named(())
         self.app = app
         self.settings = settings
-        self.observers = observers.named(settings.observers)
         self._is_attended = self.observers.are_attentive
         self._attention = self.observers.attention
         self.breaks = settings.mode != "report"

@@ -9,6 +9,7 @@ from types import EllipsisType
 from typing import Any, Self, Unpack, cast
 
 from hostline._asgi_exchange import header, media_type, send_response, target
+from hostline._asgi_startup import unstartable
 from hostline._asgi_timeout import RequestTimeoutMiddleware
 from hostline._authority import Authority
 from hostline._host_guard import HostGuard
@@ -79,7 +80,10 @@ class CanonicalHostMiddleware:
         """The guarded app; without a host, the app."""
         # No __init__: Python would call it on whatever is returned here, that is also on
         # another instance, the app of one that has no host.
-        guard = HostGuard.load({"host": host, **options})
+        try:
+            guard = HostGuard.load({"host": host, **options})
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is to be heard of
+            return cast("Self", unstartable(error))
         if guard is None:
             return cast("Self", app)
         self = super().__new__(cls)

@@ -307,6 +307,17 @@ def test_the_lifespan_is_the_app_s(start, kind):
     assert until((server.folder / "lifespan.shutdown").exists)
 
 
+@_each(*(kind for kind in kinds.ALL if kind.has_lifespan), quick=_ONE_OF_EACH_SORT)
+def test_a_wrong_variable_ends_the_start(kind):
+    """Of a framework that makes its middlewares in that call, and so where nobody hears of an error."""
+    command = [part.replace(kinds.APP, "misconfigured_app:app") for part in kind.command]
+    wrong = {"HOSTLINE_SERVICE_TIMEOUT": "abc", "HOSTLINE_CANONICAL_HOST": "a b"}
+    with pytest.raises(AssertionError, match="does not serve") as failure:
+        Server(command, {**kind.environment, **wrong}).stop()
+    for name, value in wrong.items():
+        assert f"{name}={value!r} is no" in str(failure.value)
+
+
 # Bodies.
 
 
