@@ -20,7 +20,7 @@ import hostline.asgi
 import hostline.testing
 import hostline.wsgi
 from exchanges import SENDERS, Request
-from hostline.testing import atime_out, disabled, time_out
+from hostline.testing import aadvance, advance, atime_out, disabled, time_out
 from timeouts import LONG, SHORT, Client, NotStoppedError, Recorder, environ, hello, linger, serve
 
 STALE = {"HTTP_X_REQUEST_START": "t=1"}
@@ -110,6 +110,39 @@ def test_they_may_be_disabled_within_each_other_and_by_a_decorator():
     assert serve(guard, environ(HTTP_HOST="a.test")).status == 301
 
 
+def test_a_test_that_is_a_coroutine_function_is_decorated_too():
+    guard = hostline.asgi.CanonicalHostMiddleware(hostline.asgi.RequestTimeoutMiddleware(_say_ok), "a.test")
+
+    @disabled()
+    async def status(*, expected):
+        """Kept."""
+        await asyncio.sleep(0)
+        return (await Client().ask(guard)).status == expected
+
+    assert asyncio.run(status(expected=200))
+    assert status.__doc__ == "Kept."
+    assert asyncio.run(Client().ask(guard)).status == 301
+
+
+async def _say_ok(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+def _generator():
+    yield
+
+
+async def _async_generator():
+    yield
+
+
+@pytest.mark.parametrize("test", (_generator, _async_generator, type("Tests", (), {})))
+def test_what_would_run_outside_of_the_block_is_not_decorated(test):
+    with pytest.raises(TypeError, match=r"is no plain function\. Write `with hostline\.testing\.disabled\(\):`"):
+        disabled()(test)
+
+
 def test_what_is_not_installed_need_not_be_disabled(monkeypatch):
     for name in ("hostline.django", "hostline.asgi"):
         monkeypatch.setitem(sys.modules, name, None)  # as an import that fails
@@ -158,6 +191,81 @@ def test_an_endpoint_of_fastapi_s_times_out_where_it_is_to(path):
     app.add_middleware(hostline.asgi.RequestTimeoutMiddleware, service_timeout=LONG, observers=told)
     assert TestClient(app).get(path).status_code == 504
     assert told.states == ["ready", "timed_out"]
+
+
+# Its clock
+
+
+def test_a_view_s_clock_is_turned():
+    left = []
+    told = Recorder()
+
+    def app(environ, start_response):
+        for seconds in (9, 0, 20):
+            left.append(round(hostline.remaining()))
+            advance(seconds)
+        raise NotStoppedError
+
+    guard = hostline.wsgi.RequestTimeoutMiddleware(app, service_timeout=LONG - 2, observers=told)
+    assert serve(guard).status == 504
+    assert left == [28, 19, 19]
+    assert told.states == ["ready", "timed_out"]
+    assert (told.events[-1].timeout, round(told.events[-1].service)) == (28, 29)
+
+
+@pytest.mark.parametrize("path", ("/async", "/def"))
+def test_an_endpoint_s_clock_is_turned(path):
+    left = []
+    told = Recorder()
+    app = FastAPI()
+
+    @app.get("/async")
+    async def in_the_loop():
+        await aadvance(9)
+        left.append(round(hostline.remaining()))
+        await aadvance(20)
+
+    @app.get("/def")
+    def in_a_thread():
+        advance(9)
+        left.append(round(hostline.remaining()))
+        advance(20)
+
+    app.add_middleware(hostline.asgi.RequestTimeoutMiddleware, service_timeout=28, observers=told)
+    assert TestClient(app).get(path).status_code == 504
+    assert left == [19]
+    assert told.states == ["ready", "timed_out"]
+    assert round(told.events[-1].service) == 29
+
+
+@pytest.mark.parametrize("options", ({"mode": "report"}, {"service_timeout": None}))
+def test_a_clock_that_aborts_nothing_can_be_turned_too(options):
+    services = []
+
+    def app(environ, start_response):
+        advance(100)
+        services.append(round(hostline.current().service))
+        return hello(environ, start_response)
+
+    guard = hostline.wsgi.RequestTimeoutMiddleware(app, observers=(), **options)
+    assert serve(guard).status == 200
+    assert services == [100]
+
+
+def test_a_clock_is_turned_by_seconds_alone():
+    def app(environ, start_response):
+        with pytest.raises(hostline.SettingsError, match="seconds=-1"):
+            advance(-1)
+        return hello(environ, start_response)
+
+    assert serve(hostline.wsgi.RequestTimeoutMiddleware(app, observers=())).status == 200
+
+
+def test_no_request_has_no_clock():
+    with pytest.raises(RuntimeError, match=r"^advance\(\) was called outside of a request"):
+        advance(1)
+    with pytest.raises(RuntimeError, match=r"^aadvance\(\) was called outside of a request"):
+        asyncio.run(aadvance(1))
 
 
 def test_it_is_a_mistake_outside_of_a_request():

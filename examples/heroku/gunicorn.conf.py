@@ -17,3 +17,7 @@ threads = 4
 # A dyno that is restarted has 30 s to end. A request takes HOSTLINE_SERVICE_TIMEOUT (15 s) at most,
 # so that each one that runs when SIGTERM comes is answered, and none is cut off (H13, H18).
 graceful_timeout = 25
+
+# Longer than the 90 s for which the router keeps a connection to use it again, so that it never
+# asks on one that gunicorn is just closing (H13, H18).
+keepalive = 100

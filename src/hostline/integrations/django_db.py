@@ -18,14 +18,19 @@ out begins with a new connection.
 from collections.abc import Callable
 from typing import Any
 
-from django.core.signals import request_started
-from django.db import connections
-from django.db.backends.signals import connection_created
-
 from hostline._deadline_api import current
 from hostline._requests import RequestDetails, State
 from hostline.errors import RequestTimeoutException
 from hostline.integrations._drivers import NO_STATEMENT_TIMEOUT, cancelled_at_the_deadline, limiting_statement
+
+try:
+    from django.core.signals import request_started
+    from django.db import connections
+    from django.db.backends.signals import connection_created
+except ImportError as error:
+    raise ImportError(
+        'hostline.integrations.django_db needs Django: pip install "hostline[django]"'
+    ) from error
 
 __all__ = ["attach"]
 

@@ -7,10 +7,15 @@ session.mount("http://", DeadlineAdapter())
 
 from typing import Any, cast
 
-from requests import PreparedRequest, Response
-from requests.adapters import HTTPAdapter
-
 from hostline.integrations._budgets import HEADER, capped, left, written
+
+try:
+    from requests import PreparedRequest, Response
+    from requests.adapters import HTTPAdapter
+except ImportError as error:
+    raise ImportError(
+        'hostline.integrations.requests needs requests: pip install "hostline[requests]"'
+    ) from error
 
 __all__ = ["HEADER", "DeadlineAdapter"]
 

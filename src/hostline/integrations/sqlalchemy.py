@@ -15,16 +15,21 @@ Without a request everything is as before, at the price of one look at a context
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import Engine, event
-from sqlalchemy.engine import ExecutionContext
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from hostline._deadline_api import current
 from hostline.integrations._drivers import (
     NO_STATEMENT_TIMEOUT,
     cancelled_at_the_deadline,
     limiting_statement,
 )
+
+try:
+    from sqlalchemy import Engine, event
+    from sqlalchemy.engine import ExecutionContext
+    from sqlalchemy.ext.asyncio import AsyncEngine
+except ImportError as error:
+    raise ImportError(
+        'hostline.integrations.sqlalchemy needs SQLAlchemy: pip install "hostline[sqlalchemy]"'
+    ) from error
 
 __all__ = ["attach"]
 

@@ -26,7 +26,7 @@ LEVELS: Mapping[StrEnum, int] = {
     State.EXPIRED: logging.ERROR,
     State.TIMED_OUT: logging.ERROR,
     HostState.REDIRECTED: logging.INFO,
-    HostState.WOULD_REDIRECT: logging.INFO,
+    HostState.WOULD_REDIRECT: logging.WARNING,
     HostState.REJECTED: logging.WARNING,
     HostState.WOULD_REJECT: logging.WARNING,
 }
