@@ -19,7 +19,7 @@ LAYERS: tuple[set[str], ...] = (
     {"errors", "_async_exceptions", "_authority", "_debuggers", "_native", "_obstacles", "_targets"},
     {"_frames", "_wait_probe"},
     {"_calls", "_stacks"},
-    {"_abortable", "_log", "_points", "_unblocking"},
+    {"_abortable", "_log", "_points", "_tasks", "_unblocking"},
     {"_safepoints"},
     {"_environment"},
     {"_kinds"},

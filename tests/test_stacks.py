@@ -6,7 +6,6 @@ import threading
 from pathlib import Path
 from types import SimpleNamespace
 
-import anyio
 import pytest
 
 from hostline import _stacks
@@ -265,71 +264,3 @@ def test_a_stack_without_a_frame_of_the_app_s_own_is_whole():
 
 def test_a_recursion_is_as_short_as_in_any_traceback():
     assert "[Previous line repeated 17 more times]" in _stacks.render_trimmed([APP] * 20)
-
-
-async def stuck():
-    await asyncio.get_running_loop().create_future()
-
-
-async def _awaited():
-    await asyncio.create_task(stuck())
-
-
-async def _gathered():
-    await asyncio.gather(asyncio.sleep(0), stuck())
-
-
-async def _waited_for():
-    await asyncio.wait([asyncio.create_task(stuck())])
-
-
-async def _grouped():
-    async with asyncio.TaskGroup() as group:
-        group.create_task(asyncio.sleep(0))
-        group.create_task(stuck())
-
-
-async def _grouped_by_anyio():
-    async with anyio.create_task_group() as group:
-        group.start_soon(anyio.sleep, 0)
-        group.start_soon(_gathered)
-
-
-@pytest.mark.parametrize(
-    "way",
-    (_awaited, _gathered, _waited_for, _grouped, _grouped_by_anyio),
-    ids=lambda way: way.__name__,
-)
-def test_the_chain_of_awaits_goes_on_in_other_tasks(way):
-    async def main():
-        task = asyncio.create_task(way())
-        for _ in range(10):
-            await asyncio.sleep(0)
-        trace = _stacks.of_task(task)
-        task.cancel()
-        return _functions(trace)
-
-    functions = asyncio.run(main())
-    assert (functions[0], functions[-1]) == (way.__name__, "stuck")
-
-
-def test_a_task_that_waits_for_itself_by_way_of_another_ends_somewhere():
-    async def main():
-        ours = asyncio.current_task()
-        other = asyncio.create_task(_wait_for(ours))
-        await asyncio.sleep(0)
-        waiting = asyncio.create_task(_wait_for(other))
-        await asyncio.sleep(0)
-        trace = _stacks.of_task(waiting)
-        other.cancel()
-        return _functions(trace)
-
-    assert asyncio.run(main()).count("_wait_for") == 2
-
-
-async def _wait_for(task):
-    await asyncio.wait([task])
-
-
-def test_the_chain_of_awaits_of_no_task():
-    assert _stacks.of_task(None) == []

@@ -21,7 +21,7 @@ import hostline.testing
 import hostline.wsgi
 from exchanges import SENDERS, Request
 from hostline.testing import aadvance, advance, atime_out, disabled, time_out
-from timeouts import LONG, SHORT, Client, NotStoppedError, Recorder, environ, hello, linger, serve
+from timeouts import LONG, SHORT, Client, NotStoppedError, Recorder, environ, hello, linger, scope, serve
 
 STALE = {"HTTP_X_REQUEST_START": "t=1"}
 
@@ -117,11 +117,12 @@ def test_a_test_that_is_a_coroutine_function_is_decorated_too():
     async def status(*, expected):
         """Kept."""
         await asyncio.sleep(0)
-        return (await Client().ask(guard)).status == expected
+        return (await Client().ask(guard, elsewhere)).status == expected
 
+    elsewhere = scope(headers=[(b"host", b"b.test")])
     assert asyncio.run(status(expected=200))
     assert status.__doc__ == "Kept."
-    assert asyncio.run(Client().ask(guard)).status == 301
+    assert asyncio.run(Client().ask(guard, elsewhere)).status == 301
 
 
 async def _say_ok(scope, receive, send):
@@ -139,7 +140,9 @@ async def _async_generator():
 
 @pytest.mark.parametrize("test", (_generator, _async_generator, type("Tests", (), {})))
 def test_what_would_run_outside_of_the_block_is_not_decorated(test):
-    with pytest.raises(TypeError, match=r"is no plain function\. Write `with hostline\.testing\.disabled\(\):`"):
+    with pytest.raises(
+        TypeError, match=r"is no plain function\. Write `with hostline\.testing\.disabled\(\):`"
+    ):
         disabled()(test)
 
 

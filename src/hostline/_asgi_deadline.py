@@ -8,6 +8,7 @@ Imports: ``_abortable``, ``_deadlines``, ``_pool_threads``, ``_requests``, ``_st
 """
 
 from collections.abc import Callable
+from contextvars import Context
 from functools import partial
 from math import inf
 from threading import get_ident
@@ -76,7 +77,7 @@ class BendableRequest(LoopRequest):
         """What its task waits for just now, and a thread that works for it does."""
         raise NotImplementedError
 
-    def time_out(self, trace: _stacks.Trace) -> None:
+    def time_out(self, trace: _stacks.Trace | None) -> None:
         """Enter the state, and have it told. In the loop's thread, with the claim won."""
         raise NotImplementedError
 
@@ -186,7 +187,8 @@ class BendableRequest(LoopRequest):
 
     def cancel_each(self, blocks: list[Block]) -> None:
         """What was begun in the loop's thread is cancelled there, all else in another."""
-        call_each([block for block in blocks if block.is_of_loop])
+        # In a context of their own: what one sets in the timers' would be there for every later request.
+        Context().run(call_each, [block for block in blocks if block.is_of_loop])
         others = [block for block in blocks if not block.is_of_loop]
         if others:
             super().cancel_each(others)
@@ -210,7 +212,7 @@ class BendableRequest(LoopRequest):
             if (call := self.call_here) is not None:
                 call.strike()
         elif self.ended is None and self.claims.pop(self, False):
-            self.time_out(self.current_trace())
+            self.time_out(self.trace_now())
             self.answer_at_once()
             self.call_cancels()
             self.break_off_above()

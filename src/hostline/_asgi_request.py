@@ -176,7 +176,7 @@ class AsgiRequest(BendableRequest, Breakable):
     def expire(self) -> None:
         """Time it out. Called by the loop's timer, which has won the claim."""
         self.spare_if_debugged()
-        self.time_out(self.current_trace())
+        self.time_out(self.trace_now())
         if self.is_breakable:
             self.break_off()
             self.answer_at_once()
@@ -230,7 +230,7 @@ class AsgiRequest(BendableRequest, Breakable):
         send = getattr(send, "__func__", send)  # a bound method
         return getattr(send, "__code__", None)
 
-    def time_out(self, trace: _stacks.Trace) -> None:
+    def time_out(self, trace: _stacks.Trace | None) -> None:
         self.trace = trace
         self.note_route()
         self.move_to(_TIMED_OUT)
@@ -252,7 +252,7 @@ class AsgiRequest(BendableRequest, Breakable):
         """Say that its code has not taken notice, and where it is."""
         if terminator.count_unstoppable(self.guard.settings.term_on_timeout):
             reporter.submit(partial(terminator.ask, main_frame()))
-        reporter.submit(partial(log_unstoppable, self, self.current_trace()))
+        reporter.submit(partial(log_unstoppable, self, self.trace_now() or []))
 
     def _tell_timeout(self) -> None:
         self.guard.observers.tell(self, _TIMED_OUT)

@@ -5,20 +5,31 @@ requests to cancel that the task has got.
 """
 
 import asyncio
+import gc
+import sys
 from asyncio import CancelledError, current_task
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from hostline import _slow, _stacks
+from hostline import _slow, _stacks, _tasks
 from hostline._asgi_exchange import Message
 from hostline._asgi_request import AsgiRequest
 from hostline._breaker import GRACE, HELD_BACK, SHOTS
-from hostline._loop_deadlines import NO_CONTEXT, LoopEntry, LoopLanes
+from hostline._loop_deadlines import LoopEntry, LoopLanes
 from hostline._pool_threads import PoolCall
 
 # The loop holds a task weakly; this holds the answers that are on their way.
 _answering: set[asyncio.Task[None]] = set()
+
+
+def _context_of(task: "asyncio.Task[Any] | None") -> Context:
+    """The context that the task's code runs in."""
+    if task is not None and sys.version_info >= (3, 12):
+        return task.get_context()
+    held = gc.get_referents(task)  # before, it has no name
+    return next((each for each in held if type(each) is Context), Context())
 
 
 class AsyncioRequest(AsgiRequest):
@@ -56,7 +67,8 @@ class AsyncioRequest(AsgiRequest):
         """Answer for the app, which may take its time to come to its end."""
         if self.is_answered_for:
             self.is_answered = True
-            self.answer = self.lanes.loop.create_task(self._send_answer())
+            context = _context_of(self.task).copy()  # what is around the guard may look into it
+            self.answer = self.lanes.loop.create_task(self._send_answer(), context=context)
             _answering.add(self.answer)
             self.answer.add_done_callback(_answering.discard)
 
@@ -64,7 +76,7 @@ class AsyncioRequest(AsgiRequest):
         """Nobody comes to `end_with` for it: its task, cancelled by somebody else, has left."""
         if self._is_last_of_broken(call):
             # Not at once: see `break_off_soon`.
-            self.lanes.loop.call_soon(self._cancel_once, context=NO_CONTEXT)
+            self.lanes.loop.call_soon(self._cancel_once, context=self.lanes.no_context)
 
     def _is_last_of_broken(self, call: PoolCall) -> bool:
         """Strike it off, if it is there; whether no other is left for the task to wait for."""
@@ -100,7 +112,7 @@ class AsyncioRequest(AsgiRequest):
     def _insist_in(self, delay: float) -> None:
         if self._insistence is not None:
             self._insistence.cancel()
-        self._insistence = self.lanes.loop.call_later(delay, self._insist, context=NO_CONTEXT)
+        self._insistence = self.lanes.loop.call_later(delay, self._insist, context=self.lanes.no_context)
 
     def receive(self) -> Awaitable[Message]:
         """What the app gets as ``receive``."""
@@ -155,14 +167,16 @@ class AsyncioRequest(AsgiRequest):
         if getattr(self.task.get_coro(), "cr_running", False):
             # Not at once: this may be in a signal handler, and eager tasks run within the one that made them.
             ends_itself = current_task() is self.task
-            self.lanes.loop.call_soon(self.break_calls if ends_itself else self.break_off, context=NO_CONTEXT)
+            self.lanes.loop.call_soon(
+                self.break_calls if ends_itself else self.break_off, context=self.lanes.no_context
+            )
         else:
             self.break_off()
 
     def call_in_loop(self, call: Callable[[], object]) -> bool:
         """Have the loop do it in its next round; False: it does nothing any more."""
         try:
-            self.lanes.loop.call_soon_threadsafe(call, context=NO_CONTEXT)
+            self.lanes.loop.call_soon_threadsafe(call, context=self.lanes.no_context)
         except RuntimeError:
             return False
         return True
@@ -203,7 +217,7 @@ class AsyncioRequest(AsgiRequest):
 
     def current_trace(self) -> _stacks.Trace:
         """What its task waits for just now, and a thread that works for it does."""
-        return _stacks.of_task(self.task, self.outermost) + self.calls_trace()
+        return _tasks.of_task(self.task, self.outermost) + self.calls_trace()
 
     def warn_after(self, seconds: float) -> None:
         """Log where it is, if it has not ended by then. Rare: a timer of its own."""
@@ -211,7 +225,7 @@ class AsyncioRequest(AsgiRequest):
         self.at_end(self.lanes.loop.call_later(delay, self._warn).cancel)
 
     def _warn(self) -> None:
-        _slow.warn_soon(self, self.current_trace())
+        _slow.warn_soon(self, self.trace_now() or [])
 
     def detach(self) -> None:
         """Let go of what would keep the server's objects alive in a circle."""

@@ -8,6 +8,7 @@ Imports: ``_frames``.
 """
 
 import dis
+import inspect
 from functools import lru_cache
 from types import CodeType, FrameType
 from typing import Any, NamedTuple, cast
@@ -37,7 +38,7 @@ def receiver_of(call: Call, frame: FrameType) -> Any:
     name, *attributes = call.receiver
     value: Any = _frames.local(frame, name, frame.f_globals.get(name))
     for attribute in attributes:
-        value = getattr(value, "__dict__", {}).get(attribute)
+        value = inspect.getattr_static(value, attribute, None)  # which runs no code of a proxy's
     return value
 
 

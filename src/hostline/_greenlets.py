@@ -112,7 +112,7 @@ class GreenletRequest(ThreadRequest):
 
     def _expire_in_hub(self) -> None:
         self.spare_if_debugged()
-        if self.time_out(self.current_trace()):
+        if self.time_out(self.trace_now()):
             self.report(self.tell_timeout)
             if self.is_breakable:
                 self._fire(monotonic(), 0)

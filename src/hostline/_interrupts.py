@@ -86,6 +86,19 @@ class GuardedRequest(RequestDetails):
         """Those in which its code runs just now, as far as that can be told."""
         return iter(())
 
+    def current_trace(self) -> _stacks.Trace:
+        """What its code is doing just now."""
+        raise NotImplementedError
+
+    def trace_now(self) -> _stacks.Trace | None:
+        """The same; None where it cannot be told, which is to cost nobody the abort."""
+        try:
+            return self.current_trace()
+        except Exception as error:  # noqa: BLE001 - what is looked at is not ours
+            message = "hostline cannot tell what a request is doing, and aborts it all the same."
+            self.report(partial(logger.error, message, exc_info=error))
+            return None
+
     def spare_if_debugged(self) -> bool:
         """Whether its code is not to be broken, and what has run long is the debugger's doing."""
         if not self.is_spared and self.guard.breaks:
@@ -233,7 +246,7 @@ class ThreadRequest(ThreadCall, GuardedRequest):
         super().give_up()
         if self.thread_id != get_ident() or self.strike():
             return
-        if self.withdraw() and self.time_out(self.current_trace()):
+        if self.withdraw() and self.time_out(self.trace_now()):
             breaker = self.make_breaker()
             breaker.strike()
             breaker.expire()  # which looks again whether that was heeded
@@ -242,7 +255,7 @@ class ThreadRequest(ThreadCall, GuardedRequest):
     def expire(self) -> None:
         """Time it out. In the watchdog's thread, which has won the claim."""
         self.spare_if_debugged()
-        if not self.time_out(self.current_trace()):
+        if not self.time_out(self.trace_now()):
             return  # it came back in the very moment, and has seen to all
         try:
             if self.is_breakable:

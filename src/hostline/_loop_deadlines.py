@@ -15,9 +15,6 @@ from typing import Generic, Protocol, TypeVar
 
 from hostline._deadlines import BATCH, Expiring, expire, first
 
-# A timer keeps the context that it was made in, and so whatever the first request has put
-# into that; this one is empty.
-NO_CONTEXT = contextvars.Context()
 # The resolution of uvloop's timers; a shorter delay would spin until the deadline.
 _TICK = 0.001
 
@@ -160,11 +157,18 @@ class LoopLane:
         self._start_timer(self.timeout)
 
     def _start_timer(self, delay: float) -> None:
-        self.timer = self.lanes.loop.call_later(delay, self._fire, context=NO_CONTEXT)
+        self.timer = self.lanes.loop.call_later(delay, self._fire, context=self.lanes.no_context)
         self.due = monotonic() + delay
         self.lanes.is_due(self.due)
 
     def _fire(self) -> None:
+        try:
+            self._expire_due()
+        except BaseException:
+            self.timer = None  # or nobody who enters would start another, and nothing here expire any more
+            raise
+
+    def _expire_due(self) -> None:
         now = self.lanes.revive()
         self.due = inf
         for entry in first(self.entries, BATCH):
@@ -179,19 +183,22 @@ class LoopLane:
         self.timer = None
         if self.entries:
             # After what the batch has set going, or the first answer would wait for the last.
-            self.timer = self.lanes.loop.call_soon(self._fire, context=NO_CONTEXT)
+            self.timer = self.lanes.loop.call_soon(self._fire, context=self.lanes.no_context)
 
 
 class LoopLanes(Watched["LoopEntry"]):
     """The lanes of one asyncio loop, and the deadlines there that fit none."""
 
-    __slots__ = ("_lanes", "_odd", "loop")
+    __slots__ = ("_lanes", "_odd", "loop", "no_context")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
         self.loop = loop
         self._lanes: dict[float, LoopLane] = {}
         self._odd: dict[LoopEntry, bool] = {}
+        #: For timers, which else keep the context that they are made in, and so whatever the first request
+        #: has put into that. Each loop has its own: one thread at a time can be in a context.
+        self.no_context = contextvars.Context()
 
     def lane(self, timeout: float) -> LoopLane:
         """The lane of this timeout."""
@@ -254,7 +261,7 @@ class LoopLanes(Watched["LoopEntry"]):
 
     def _start_timer(self, entry: LoopEntry) -> None:
         delay = max(entry.deadline - monotonic(), _TICK)
-        entry.timer = self.loop.call_later(delay, self._fire, entry, context=NO_CONTEXT)
+        entry.timer = self.loop.call_later(delay, self._fire, entry, context=self.no_context)
         self.is_due(entry.deadline)
 
     def _fire(self, entry: LoopEntry) -> None:

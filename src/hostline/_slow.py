@@ -29,7 +29,7 @@ class ThreadWatch:
     def expire(self) -> None:
         """In the watchdog's thread: the request is still running, or has just ended."""
         if self._request.ended is None:
-            self._request.report(partial(warn, self._request, self._request.current_trace()))
+            self._request.report(partial(warn, self._request, self._request.trace_now() or []))
 
 
 def warn(request: RequestDetails, trace: _stacks.Trace) -> None:

@@ -6,21 +6,17 @@ with source lines read from disk, when somebody asks for it.
 Imports: ``_frames``.
 """
 
-import gc
 import os
 import re
 import traceback
 from collections.abc import Container, Iterable, Iterator
 from functools import lru_cache
-from itertools import groupby, islice, takewhile
+from itertools import groupby, takewhile
 from pathlib import Path
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
-from typing import TYPE_CHECKING, Any, cast
+from typing import cast
 
 from hostline import _frames
-
-if TYPE_CHECKING:  # half of what there is to load, and no WSGI app needs it
-    from asyncio import Task
 
 Position = tuple[str, int, str]
 """File name, line number and function."""
@@ -29,7 +25,7 @@ Trace = list[Position]
 """Each frame's, outermost first."""
 
 # A recursion at its limit would make a megabyte of log.
-_DEEPEST = 60
+DEEPEST = 60
 # How many frames of libraries are shown where the app's own code has called them: what it waits for.
 _INNERMOST = 3
 _MOST_NAMES = 5
@@ -43,7 +39,7 @@ def of_thread(frame: FrameType | None, outermost: Container[CodeType] = ()) -> T
     """The stack below (and without) the innermost frame that runs one of ``outermost``."""
     own = takewhile(lambda each: each.f_code not in outermost, _frames.outwards(frame))
     trace = [_position(each) for each in own]
-    return trace[_DEEPEST - 1 :: -1] if len(trace) > _DEEPEST else trace[::-1]
+    return trace[DEEPEST - 1 :: -1] if len(trace) > DEEPEST else trace[::-1]
 
 
 def request_in(frame: FrameType | None, outermost: Container[CodeType]) -> object:
@@ -61,33 +57,7 @@ def of_coroutine(awaitable: object, outermost: Container[CodeType] = ()) -> Trac
             trace.clear()
         else:
             trace.append(_position(frame))
-    return trace[-_DEEPEST:]
-
-
-def of_task(task: "Task[Any] | None", outermost: Container[CodeType] = ()) -> Trace:
-    """The chain of awaits of one of asyncio's tasks, and on into the first task that it waits for.
-
-    Frameworks run an app's code in tasks of its own, in groups and by ``gather``.
-    """
-    trace: Trace = []
-    seen: set[object] = set()
-    while task is not None and task not in seen:
-        seen.add(task)
-        trace += of_coroutine(task.get_coro(), outermost)
-        task = _awaited_task(task)
-    return trace[-_DEEPEST:]
-
-
-def _awaited_task(task: "Task[Any]") -> "Task[Any] | None":
-    """The first unfinished task that this one waits for, as far as that can be told."""
-    waiter = getattr(task, "_fut_waiter", None)  # it has no public name
-    waiting: list[Any] = [waiter, *getattr(waiter, "_children", ())]  # those of gather()
-    for _, innermost in islice(reversed(list(awaits(task.get_coro()))), 1):
-        # What wait() and task groups hold. Not by the frame's f_locals, which up to CPython 3.12 stay.
-        for held in gc.get_referents(innermost):
-            waiting += held if isinstance(held, (set, frozenset)) else getattr(held, "_tasks", ())
-    tasks: list[Task[Any]] = [each for each in waiting if isinstance(each, type(task))]
-    return next((each for each in tasks if not each.done()), None)
+    return trace[-DEEPEST:]
 
 
 def awaits(awaitable: object) -> Iterator[tuple[FrameType, object]]:

@@ -160,7 +160,7 @@ class TrioRequest(AsgiRequest):
         assert self._warn_after is not None  # or it is not started
         await anyio.sleep(max(0.0, self.started + self._warn_after - monotonic()))
         if self.ended is None:
-            _slow.warn_soon(self, self.current_trace())
+            _slow.warn_soon(self, self.trace_now() or [])
 
 
 _CALLS_THE_APP = TrioRequest.outermost = frozenset({TrioRequest._call.__code__})

@@ -36,9 +36,10 @@ def unblock(frame: FrameType) -> bool:
     if frame.f_code is _CONDITION_WAIT:
         return _leave_condition(frame)
     receiver = waited_on(frame)
-    if isinstance(receiver, socket.socket):
+    # Not isinstance(), which asks a proxy for its __class__, and so runs the app's code.
+    if issubclass(type(receiver), socket.socket):
         call = call_at(frame)
-        return _shut_down(receiver, "" if call is None else call.method)
+        return _shut_down(cast("socket.socket", receiver), "" if call is None else call.method)
     return _interrupt(receiver)
 
 
@@ -48,10 +49,10 @@ def interrupt_sqlite(frame: FrameType) -> bool:
 
 
 def _interrupt(receiver: object) -> bool:
-    if isinstance(receiver, sqlite3.Cursor):
-        receiver = receiver.connection
-    if isinstance(receiver, sqlite3.Connection):
-        receiver.interrupt()
+    if issubclass(type(receiver), sqlite3.Cursor):
+        receiver = cast("sqlite3.Cursor", receiver).connection
+    if issubclass(type(receiver), sqlite3.Connection):
+        cast("sqlite3.Connection", receiver).interrupt()
         return True
     return False
 
