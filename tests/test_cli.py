@@ -1,6 +1,8 @@
 """The command line: ``hostline config`` as text and as JSON, and what it warns of."""
 
+import io
 import json
+import os
 import runpy
 import sys
 
@@ -204,3 +206,20 @@ def test_no_warning_is_printed_beside_the_report(environment, capsys):
     environment(HOSTLINE_CANONICAL_HOST="example.com", HOSTLINE_CANONICAL_IGNORE="*")
     assert main(["config"]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_nobody_reads_to_the_end(monkeypatch):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as pipe, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", pipe)
+        assert main(["config"]) == 0
+    # And nothing is raised when what is left is flushed.
+
+
+def test_an_output_that_cannot_hold_every_character(monkeypatch, environment):
+    environment(HOSTLINE_CANONICAL_HOST="b\u00fc cher")
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "ascii"))
+    assert main(["config"]) == 1
+    assert rb"b\xfc cher" in written.getvalue()

@@ -11,6 +11,8 @@ import runpy
 import ssl
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
+from typing import cast
 
 from hostline import __version__
 from hostline._configuration import Configuration
@@ -64,8 +66,19 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
 
 def _config(options: argparse.Namespace) -> int:
     configuration = Configuration.of(os.environ)
-    print(configuration.as_json() if options.json else configuration.as_text())  # noqa: T201 - it is a command
+    _tell(configuration.as_json() if options.json else configuration.as_text())
     return 1 if configuration.problems else 0
+
+
+def _tell(report: str) -> None:
+    """Print it, to whatever can be printed to, and for as long as anybody reads."""
+    cast("TextIOWrapper", sys.stdout).reconfigure(errors="backslashreplace")  # as stderr is
+    try:
+        print(report, flush=True)  # noqa: T201 - it is a command
+    except BrokenPipeError:
+        # "Note on SIGPIPE" in the documentation of Python's signal: the interpreter flushes once more. The
+        # status stays that of the report, of which `| head` wanted no more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _add_check(parser: argparse.ArgumentParser) -> None:
@@ -107,7 +120,7 @@ def _check(options: argparse.Namespace) -> int:
     own = [place.host for place, _ in asked if not named or not place.is_ip]
     deployment = Deployment({place.scheme: address for place, address in asked}, tls, options.timeout)
     check = Check(deployment, list(dict.fromkeys([*named, *own])), asked[0][0].target)
-    print(check.as_json() if options.json else check.as_text())  # noqa: T201 - as above
+    _tell(check.as_json() if options.json else check.as_text())
     return 1 if check.problems else 0
 
 
