@@ -54,7 +54,8 @@ def test_text(environment, capsys):
         "term_on_timeout off default",
         "timeout_for /reports=60s,/export/=off HOSTLINE_TIMEOUT_FOR",
         "signal SIGVTALRM HOSTLINE_TIMEOUT_SIGNAL",
-        "How long a request may run.",
+        "How long a request may run.",  # the row has the variable
+        "How much longer a request with a body may have waited. Variable: HOSTLINE_WAIT_OVERTIME.",
     ):
         assert lines.count(row) == 1
     assert " ".join(lines).count(NOTE) == 1
@@ -79,6 +80,7 @@ def test_json(environment, capsys):
         "name": "service_timeout",
         "value": 10.0,
         "source": "RACK_TIMEOUT_SERVICE_TIMEOUT",
+        "is_wrong": False,
         "variable": "HOSTLINE_SERVICE_TIMEOUT",
         "unit": "seconds",
         "meaning": "How long a request may run.",
@@ -95,11 +97,48 @@ def test_all_problems_in_one_report(environment, capsys):
     assert main(["config", "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
     assert len(report["problems"]) == 3
-    assert report["settings"] == []
     assert main(["config"]) == 1
-    text = " ".join(capsys.readouterr().out.split())
-    assert text.startswith("Problems - ")
-    assert "The nearest known name is HOSTLINE_SERVICE_TIMEOUT." in text
+    _, problems = " ".join(capsys.readouterr().out.split()).split(" Problems - ")
+    assert "The nearest known name is HOSTLINE_SERVICE_TIMEOUT." in problems
+
+
+def test_what_is_right_is_shown_beside_what_is_wrong(environment, capsys):
+    environment(
+        HOSTLINE_SERVICE_TIMEOUT="fast",
+        RACK_TIMEOUT_SERVICE_TIMEOUT="10",
+        RACK_TIMEOUT_WAIT_TIMEOUT="slow",
+        HOSTLINE_CANONICAL_HOST="example.com",
+        HOSTLINE_TIMEOUT_STATUS="200",
+        HOSTLINE_NONSENSE="1",
+        HOSTLINE_CANONICAL_SCHEME="https",
+    )
+    assert main(["config", "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert report.keys() == {"note", "settings", "warnings", "problems"}
+    assert len(report["problems"]) == 4
+    assert report["warnings"] == []
+    assert [row["name"] for row in report["settings"]] == [each.name for each in EVERY]
+    assert [row["source"] for row in report["settings"] if row["is_wrong"]] == [
+        "HOSTLINE_SERVICE_TIMEOUT",
+        "RACK_TIMEOUT_WAIT_TIMEOUT",
+        "HOSTLINE_TIMEOUT_STATUS",
+    ]
+    assert all(row["value"] is None for row in report["settings"] if row["is_wrong"])
+    rows = {(row["guard"], row["name"]): (row["value"], row["source"]) for row in report["settings"]}
+    assert rows["canonical host", "host"] == ("example.com", "HOSTLINE_CANONICAL_HOST")
+    assert rows["canonical host", "status"] == (301, "default")
+    assert main(["config"]) == 1
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "service_timeout wrong HOSTLINE_SERVICE_TIMEOUT" in lines
+
+
+@pytest.mark.parametrize(
+    ("body", "wrong"), (("Sorry", []), (None, ["HOSTLINE_TIMEOUT_CONTENT_TYPE"])), ids=("body", "no body")
+)
+def test_what_is_wrong_without_another_variable(body, wrong):
+    environ = {"HOSTLINE_TIMEOUT_CONTENT_TYPE": "text/html", "HOSTLINE_NONSENSE": "1"}
+    environ |= {"HOSTLINE_TIMEOUT_BODY": body} if body else {}
+    assert [row.source for row in Configuration.of(environ).settings if row.is_wrong] == wrong
 
 
 @pytest.mark.parametrize(("signal", "shown"), (("SIGURG", "SIGURG"), ("35", "35")))
