@@ -154,7 +154,8 @@ def _spellings(authority: Authority) -> tuple[str, ...]:
 
 def _limits(timeout: RequestTimeoutSettings) -> list[tuple[str, float | None]]:
     """The service timeout and those of single paths, each with its name."""
-    rows = timeout.timeout_for if isinstance(timeout.timeout_for, tuple) else ()
+    table = timeout.timeout_for
+    rows = () if table is None or callable(table) else table
     paths = [(f"{path} in HOSTLINE_TIMEOUT_FOR", seconds) for path, seconds in rows]
     return [("HOSTLINE_SERVICE_TIMEOUT", timeout.service_timeout), *paths]
 

@@ -88,7 +88,9 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
         "those of the URLs, whatever the host. Exit status 1 if something is wrong."
     )
     parser.add_argument("url", nargs="+", help="such as https://www.example.com; one for each scheme at most")
-    parser.add_argument("--host", action="append", default=[], help="another to ask for, at the same address")
+    parser.add_argument(
+        "--host", type=_host, action="append", default=[], help="another to ask for, at the same address"
+    )
     parser.add_argument(
         "--timeout", type=_seconds, default=10, metavar="SECONDS", help="for each answer (10)"
     )
@@ -96,6 +98,13 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--insecure", action="store_true", help="trust any certificate")
     _add_json(parser)
     parser.set_defaults(run=_check, parser=parser)
+
+
+def _host(text: str) -> str:
+    try:
+        return parse_host(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _seconds(text: str) -> float:
@@ -112,14 +121,13 @@ def _check(options: argparse.Namespace) -> int:
     parser: argparse.ArgumentParser = options.parser
     try:
         asked = _asked(options.url)
-        named = [parse_host(host) for host in options.host]
         tls = _tls(options)
     except ValueError as error:
         parser.error(str(error))
     # An address is asked for by its own name only where there is no other.
-    own = [place.host for place, _ in asked if not named or not place.is_ip]
+    own = [place.host for place, _ in asked if not options.host or not place.is_ip]
     deployment = Deployment({place.scheme: address for place, address in asked}, tls, options.timeout)
-    check = Check(deployment, list(dict.fromkeys([*named, *own])), asked[0][0].target)
+    check = Check(deployment, list(dict.fromkeys([*options.host, *own])), asked[0][0].target)
     _tell(check.as_json() if options.json else check.as_text())
     return 1 if check.problems else 0
 
@@ -129,7 +137,7 @@ def _asked(urls: Sequence[str]) -> list[tuple[Place, Address]]:
     asked = [parse_url(url) for url in urls]
     if len({place.scheme for place, _ in asked}) < len(asked):
         raise ValueError(
-            f"{' and '.join(urls)} are more than one of a scheme. Give one URL for each scheme, and --host "
+            f"{' and '.join(urls)} are not each of another scheme. Give one URL for each at most, and --host "
             "for another host at the same address"
         )
     if len({place.target for place, _ in asked}) > 1:
