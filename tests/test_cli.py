@@ -296,7 +296,7 @@ def test_a_sink_without_its_library(guard, sink, module, monkeypatch):
 
 def test_sinks_with_their_libraries():
     for library in ("prometheus_client", "opentelemetry.trace", "sentry_sdk"):
-        pytest.importorskip(library)
+        pytest.importorskip(library, reason=f"not installed: {library}")
     assert Configuration.of({"HOSTLINE_TIMEOUT_OBSERVERS": ",".join(SINKS)}).warnings == ()
 
 
