@@ -10,7 +10,8 @@ from http.server import BaseHTTPRequestHandler
 import pytest
 
 import http_servers
-from hostline._deployment import Address, Deployment
+from hostline import _deployment
+from hostline._deployment import Address, Deployment, Place, parse_url
 from hostline._deployment_report import Check
 from hostline.cli import main
 
@@ -208,17 +209,102 @@ def test_text_of_what_is_wrong(capsys):
     assert lines[-2:] == ["Problems", "- http://a.example/ is redirected in a circle. [loop]"]
 
 
+def test_what_a_request_line_cannot_hold_is_written_as_browsers_do(capsys):
+    asked = set()
+
+    def answer(request):
+        asked.add((request.headers["Host"], request.path))
+        return 200, None
+
+    with serving(answer) as port:
+        url = f"http://127.0.0.1:{port}/b\u00fc cher/%2F[1]?q=\u00e9 a"
+        assert main(["check", url, "--host", "b\u00fccher.example", "--json"]) == 0
+    assert asked == {
+        ("xn--bcher-kva.example", "/b%C3%BC%20cher/%2F[1]?q=%C3%A9%20a"),
+        ("a:b:c", "/b%C3%BC%20cher/%2F[1]?q=%C3%A9%20a"),
+    }
+    assert "xn--bcher-kva.example" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("location", ("/b\u00fccher", "/b%C3%BCcher"))
+def test_a_redirect_in_raw_utf_8_is_followed(check, location):
+    def answer(request):
+        raw = location.encode().decode("latin-1")  # what http.server will encode
+        return (302, raw) if request.path == "/a?b" else (200, None)
+
+    status, report = check("a.example", http=answer)
+    assert (status, report["chains"][0]["hops"][-1]["url"]) == (0, "http://a.example/b%C3%BCcher")
+
+
+def test_a_host_is_asked_for_as_it_was_written(check):
+    _, report = check("A.example.", http=lambda _: (200, None))
+    assert report["chains"][0]["url"] == "http://A.example./a?b"
+
+
+# What is written wrongly, of which nothing is asked
+
+NOWHERE = "http://127.0.0.1:9"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    (
+        (["http://a.example/1", "http://b.example/2"], "http://a.example/1 and http://b.example/2"),
+        (["http://a.example/1", "https://a.example/2"], "http://a.example/1 and https://a.example/2"),
+        (
+            [NOWHERE, "--host", "https://www.example.com/"],
+            "--host: 'https://www.example.com/' is no host. Write",
+        ),
+        ([NOWHERE, "--host", "www.example.com/path"], "--host: 'www.example.com/path' is no host. Write"),
+        ([NOWHERE, "--host", "www.example.com?q"], "--host: 'www.example.com?q' is no host. Write"),
+        ([NOWHERE, "--host", ""], "--host: '' is no host. Write"),
+        ([NOWHERE, "--host", "u:p@a.example"], "--host: 'u:p@a.example' is no host. Write"),
+        ([NOWHERE, "--timeout", "0"], "'0' is not above 0"),
+        ([NOWHERE, "--timeout", "1" + 10 * "0"], "'10000000000' is not above 0 and up to 3600 seconds"),
+        ([NOWHERE, "--timeout=-1"], "'-1' is no number of seconds"),
+        ([NOWHERE, "--timeout", "nan"], "'nan' is no number of seconds"),
+        ([NOWHERE, "--timeout", "inf"], "'inf' is no number of seconds"),
+        ([NOWHERE, "--cacert", "/nope"], "--cacert /nope: No such file or directory"),
+        ([NOWHERE, "--cacert", __file__], f"--cacert {__file__}: "),
+        (["http://[::1"], "'http://[::1' is no URL"),
+        (["www.example.com"], "'www.example.com' is no URL"),
+    ),
+    ids=str,
+)
+def test_what_is_written_wrongly_is_named(arguments, told, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["check", *arguments])
+    assert caught.value.code == 2
+    assert told in " ".join(capsys.readouterr().err.split())
+
+
 # Default ports
 
 _TLS = ssl.create_default_context()
 
 
-def test_the_other_scheme_is_asked_on_its_own_port():
-    for scheme, port, other, its in (("http", 80, "https", 443), ("https", 443, "http", 80)):
-        deployment = Deployment({scheme: Address("127.0.0.1", port)}, _TLS, 1)
-        assert deployment.addresses[other] == Address("127.0.0.1", its)
-        assert deployment.implied == other
-    assert Deployment({"http": Address("127.0.0.1", 8000)}, _TLS, 1).addresses.keys() == {"http"}
+@pytest.mark.parametrize(("scheme", "other"), (("http", "https"), ("https", "http")))
+def test_the_other_scheme_is_asked_where_the_url_has_no_port(scheme, other):
+    def deployment(url):
+        return Deployment({scheme: parse_url(url)[1]}, _TLS, 1)
+
+    assert deployment(f"{scheme}://127.0.0.1/").implied == other
+    for port in (80, 443, 8000):
+        assert deployment(f"{scheme}://127.0.0.1:{port}/").addresses.keys() == {scheme}
+
+
+def test_each_scheme_has_its_own_port(monkeypatch):
+    asked = []
+
+    def refused(address, timeout):
+        asked.append(address)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(_deployment, "create_connection", refused)
+    deployment = Deployment({"http": Address("127.0.0.1", None)}, _TLS, 1)
+    for scheme in ("http", "https"):
+        deployment.ask(Place(scheme, "example.com", "/"))
+    assert asked == [("127.0.0.1", 80), ("127.0.0.1", 443)]
 
 
 def test_a_scheme_that_nobody_has_named_need_not_be_there():

@@ -70,6 +70,12 @@ def test_app_json_describes_every_variable_as_the_settings_do():
     assert list(described(MANIFEST)["env"]) == list(MANIFEST["env"])
 
 
+def test_app_json_says_of_a_variable_only_what_it_can_be():
+    words = re.compile(r"\b(None|callables?|dict|SplitResult|RequestDetails|[a-z]+_[a-z_]+)\b|`|[.]{3}")
+    for name, about in MANIFEST["env"].items():
+        assert words.search(about["description"]) is None, name
+
+
 def test_a_review_app_redirects_nothing():
     env = _values(MANIFEST["env"]) | _values(MANIFEST["environments"]["review"]["env"])
     check_environment(env)

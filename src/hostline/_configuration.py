@@ -16,7 +16,7 @@ from typing import Any, TypeAlias, cast
 
 from hostline._advice import Advice, Situation, advice
 from hostline._authority import Authority
-from hostline._environment import Setting
+from hostline._environment import PREFIX, Setting, text_of
 from hostline._reports import bullets, wrapped
 from hostline.errors import SettingsError
 from hostline.settings import CanonicalHostSettings, RequestTimeoutSettings, check_environment
@@ -41,6 +41,7 @@ class Row:
     name: str
     value: _Json
     source: str  #: the variable that it comes from, or ``default``
+    is_wrong: bool  #: a problem tells why; there is no value then
     variable: str | None
     unit: str | None
     meaning: str
@@ -48,7 +49,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """All settings; none of them where there are problems, which have no values."""
+    """All settings; those that are wrong have no value, and nothing can be advised then."""
 
     settings: tuple[Row, ...]
     warnings: tuple[Advice, ...]
@@ -57,14 +58,13 @@ class Configuration:
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> "Configuration":
         """The configuration of a process with this environment."""
-        try:
-            check_environment(environ)
-        except SettingsError as error:
-            return cls((), (), error.problems)
-        host = CanonicalHostSettings.load({}, environ)
-        timeout = RequestTimeoutSettings.load({}, environ)
-        rows = (row for guard in (host, timeout) for row in _rows(guard, environ))
-        return cls(tuple(rows), tuple(advice(Situation(host, timeout, environ))), ())
+        problems = _problems(environ)
+        right, wrong = _sifted(environ) if problems else (environ, frozenset[str]())
+        host = CanonicalHostSettings.load({}, right)
+        timeout = RequestTimeoutSettings.load({}, right)
+        rows = (row for guard in (host, timeout) for row in _rows(guard, right, wrong))
+        warnings = () if problems else advice(Situation(host, timeout, environ))
+        return cls(tuple(rows), tuple(warnings), problems)
 
     def as_json(self) -> str:
         """For programs."""
@@ -85,18 +85,51 @@ class Configuration:
     def _lines(self) -> Iterator[str]:
         for guard in _GUARDS:
             yield from _table(guard, [row for row in self.settings if row.guard == guard])
-        yield from wrapped(NOTE if self.settings else "")
+        yield from wrapped(NOTE)
         yield from bullets("Warnings", (f"{each.text} [{each.id}]" for each in self.warnings))
         yield from bullets("Problems", self.problems)
 
 
-def _rows(guard: CanonicalHostSettings | RequestTimeoutSettings, environ: Mapping[str, str]) -> Iterator[Row]:
+def _problems(environ: Mapping[str, str]) -> tuple[str, ...]:
+    try:
+        check_environment(environ)
+    except SettingsError as error:
+        return error.problems
+    return ()
+
+
+def _sifted(environ: Mapping[str, str]) -> tuple[Mapping[str, str], frozenset[str]]:
+    """The environment without what is wrong with it, and the variables that are."""
+    settings = [each for cls in _GUARDS.values() for each in cls.settings()]
+    read = {name for each in settings for name in (each.variable, each.ruby_variable)}
+    right = {name: text for name, text in environ.items() if name not in read and not name.startswith(PREFIX)}
+    wrong: set[str] = set()
+    for each in settings:
+        variable = _source(each, environ)
+        if variable is not None:
+            further = {**right, variable: environ[variable]}
+            if _problems(further):
+                wrong.add(variable)
+            else:
+                right = further
+    return right, frozenset(wrong)
+
+
+def _source(setting: Setting, environ: Mapping[str, str]) -> str | None:
+    """The variable that the setting comes from; None where it has its default."""
+    names = (setting.variable, setting.ruby_variable)
+    return next((name for name in names if text_of(environ, name)), None)
+
+
+def _rows(
+    guard: CanonicalHostSettings | RequestTimeoutSettings, right: Mapping[str, str], wrong: frozenset[str]
+) -> Iterator[Row]:
     name = next(name for name, cls in _GUARDS.items() if isinstance(guard, cls))
-    sources = type(guard).sources({}, environ)
     for each in guard.settings():
-        value = _plain(each, getattr(guard, each.name))
-        source = sources[each.name]
-        yield Row(name, each.name, value, source, each.variable, each.unit, each.doc)
+        mistaken = wrong.intersection({each.variable, each.ruby_variable})
+        value = None if mistaken else _plain(each, getattr(guard, each.name))
+        source = next(iter(mistaken), None) or _source(each, right) or "default"
+        yield Row(name, each.name, value, source, bool(mistaken), each.variable, each.unit, each.doc)
 
 
 def _plain(setting: Setting, value: object) -> _Json:
@@ -120,8 +153,6 @@ def _signal_name(number: int) -> str | None:
 
 
 def _table(title: str, rows: list[Row]) -> Iterator[str]:
-    if not rows:
-        return
     yield f"{title[0].upper()}{title[1:]}"
     widths = [max(len(cell) for cell in column) for column in zip(*map(_cells, rows), strict=True)]
     for row in rows:
@@ -129,12 +160,13 @@ def _table(title: str, rows: list[Row]) -> Iterator[str]:
             "  "
             + "  ".join(cell.ljust(width) for cell, width in zip(_cells(row), widths, strict=True)).rstrip()
         )
-        yield from wrapped(row.meaning, _INDENT, _INDENT)
+        sets = f" Variable: {row.variable}." if row.source == "default" and row.variable else ""
+        yield from wrapped(row.meaning + sets, _INDENT, _INDENT)
     yield ""
 
 
 def _cells(row: Row) -> tuple[str, str, str]:
-    return row.name, _shown(row.value, row.unit), row.source
+    return row.name, "wrong" if row.is_wrong else _shown(row.value, row.unit), row.source
 
 
 def _shown(value: _Json, unit: str | None) -> str:

@@ -10,15 +10,16 @@ Imports: ``_authority``.
 """
 
 import ssl
+import string
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from http.client import HTTPConnection, HTTPException
 from socket import create_connection
 from typing import NamedTuple
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
-from hostline._authority import DEFAULT_PORTS, Authority, parse_authority
+from hostline._authority import DEFAULT_PORTS, Authority, decode_header, parse_authority
 
 #: How many redirects are followed; browsers give up after 20.
 MOST_HOPS = 10
@@ -30,7 +31,7 @@ class Address(NamedTuple):
     """Where one scheme is served."""
 
     host: str
-    port: int
+    port: int | None  #: None: that of the scheme
 
 
 class Place(NamedTuple):
@@ -102,21 +103,47 @@ class Chain:
 
 
 def parse_url(text: str) -> tuple[Place, Address]:
-    """What a URL asks for and where; a ``ValueError`` where it is none that can be asked."""
-    url = urlsplit(text)
+    """What a URL asks for and where; a ``ValueError`` where it is none that can be asked.
+
+    What no request line can hold is written as browsers do: a blank as ``%20``, a ``ü`` in the
+    host as an A-label and elsewhere in percents.
+    """
+    fault = f"{text!r} is no URL such as https://www.example.com or http://127.0.0.1:8000/path"
+    try:
+        url = urlsplit(text)
+    except ValueError:  # a bracket that does not end, and the like
+        raise ValueError(fault) from None
     authority = parse_authority(url.netloc)
     if url.scheme not in DEFAULT_PORTS or authority is None:
-        raise ValueError(f"{text!r} is no URL such as https://www.example.com or http://127.0.0.1:8000/path")
+        raise ValueError(fault)
     target = f"{url.path or '/'}{f'?{url.query}' if url.query else ''}"
-    address = Address(authority.host.strip("[]"), authority.port or DEFAULT_PORTS[url.scheme])
-    return Place(url.scheme, url.netloc, target), address
+    target = quote(target, safe=string.punctuation, errors="surrogateescape")
+    return Place(url.scheme, _sent(url.netloc, authority), target), Address(
+        authority.host.strip("[]"), authority.port
+    )
+
+
+def parse_host(text: str) -> str:
+    """A host as it is to be sent; a ``ValueError`` where it is none."""
+    authority = parse_authority(text)
+    if authority is None:
+        raise ValueError(
+            f"{text!r} is no host. Write its name and, where it has one, its port, such as www.example.com "
+            "or www.example.com:8000; scheme and path are those of the URL"
+        )
+    return _sent(text, authority)
+
+
+def _sent(text: str, authority: Authority) -> str:
+    """As it was written, for it is asked what that leads to, unless no header can hold it."""
+    return text if text.isascii() else authority.text
 
 
 class _Connection(HTTPConnection):
     """A connection to an address, in the name of a host."""
 
-    def __init__(self, address: Address, name: str, tls: ssl.SSLContext | None, timeout: float) -> None:
-        super().__init__(address.host, address.port, timeout=timeout)
+    def __init__(self, host: str, port: int, name: str, tls: ssl.SSLContext | None, timeout: float) -> None:
+        super().__init__(host, port, timeout=timeout)
         self._name = name
         self._tls = tls
 
@@ -131,19 +158,21 @@ class Deployment:
 
     def __init__(self, addresses: Mapping[str, Address], tls: ssl.SSLContext, timeout: float) -> None:
         self.addresses = dict(addresses)
-        #: The scheme that nobody has named: where one is on its default port, the other may be on its own.
+        #: The scheme that nobody has named: where no port is given, each may be on its own.
         self.implied: str | None = None
         self._tls = tls
         self._timeout = timeout
         for scheme, other in (("http", "https"), ("https", "http")):
-            if self.addresses.keys() == {scheme} and self.addresses[scheme].port == DEFAULT_PORTS[scheme]:
-                self.addresses[other] = Address(self.addresses[scheme].host, DEFAULT_PORTS[other])
+            if self.addresses.keys() == {scheme} and self.addresses[scheme].port is None:
+                self.addresses[other] = self.addresses[scheme]
                 self.implied = other
 
     def ask(self, place: Place, headers: Mapping[str, str] | None = None, host: str | None = None) -> Answer:
         """GET it, and look at the head of the answer. ``host`` is sent in place of its own. Never raises."""
         tls = self._tls if place.scheme == "https" else None
-        connection = _Connection(self.addresses[place.scheme], place.name, tls, self._timeout)
+        address = self.addresses[place.scheme]
+        port = address.port or DEFAULT_PORTS[place.scheme]
+        connection = _Connection(address.host, port, place.name, tls, self._timeout)
         try:
             connection.putrequest("GET", place.target, skip_host=True)
             connection.putheader("Host", host or place.host)
@@ -197,6 +226,7 @@ class Deployment:
 
 def _redirected(place: Place, location: str) -> Place | None:
     """Where a redirect leads; None where that is no URL that can be asked."""
+    location = decode_header(location.encode("latin-1"))  # as http.client has read it
     try:
         return parse_url(urljoin(place.url, location))[0]
     except ValueError:

@@ -178,7 +178,7 @@ class CanonicalHostSettings(_Settings):
         PATTERNS,
         "HOSTLINE_CANONICAL_IGNORE",
         "Requests for these hosts pass: exact names, `*.example.com` for any subdomain, regular "
-        "expressions (searched), callables that are given a `SplitResult`.",
+        "expressions (searched).",
     )
     only: tuple[Pattern, ...] = _setting(
         (),
@@ -208,7 +208,7 @@ class CanonicalHostSettings(_Settings):
         None,
         one_of("http", "https", can_be_off=True),
         "HOSTLINE_CANONICAL_SCHEME",
-        "The canonical scheme, put right in the same redirect. None keeps that of the request.",
+        "The canonical scheme, put right in the same redirect. Unset: that of the request is kept.",
     )
     exempt_paths: tuple[str, ...] = _setting(
         (),
@@ -232,8 +232,8 @@ class CanonicalHostSettings(_Settings):
         cast("bool", None),
         SWITCH_OR_NONE,
         "HOSTLINE_CANONICAL_TRUST_FORWARDED_PROTO",
-        "Whether `X-Forwarded-Proto` counts as the scheme. None means: on Heroku only (`DYNO` is "
-        "set and `CI` is not).",
+        "Whether `X-Forwarded-Proto` counts as the scheme. Unset: on Heroku only (`DYNO` is set "
+        "and `CI` is not).",
     )
     report_only: bool = _setting(
         False,
@@ -245,8 +245,7 @@ class CanonicalHostSettings(_Settings):
         ("log",),
         OBSERVERS,
         "HOSTLINE_CANONICAL_OBSERVERS",
-        "Who is told of each request that is redirected or rejected: `log`, `prometheus`, `opentelemetry` "
-        "and callables.",
+        "Who is told of each request that is redirected or rejected: `log`, `prometheus`, `opentelemetry`.",
     )
 
     def __post_init__(self) -> None:
@@ -323,9 +322,9 @@ class RequestTimeoutSettings(_Settings):
             None,
             TIMEOUT_FOR,
             "HOSTLINE_TIMEOUT_FOR",
-            "The service timeouts of some requests: a dict of what their paths begin with and seconds, 0 or "
-            "None for no limit, where the longest path counts; or a callable that gives one from the environ "
-            "or scope, `...` for `service_timeout`.",
+            "The service timeouts of some requests: what their paths begin with and seconds, 0 for no limit; "
+            "the longest path counts. Where a proxy sends `X-Request-Start`, `wait_timeout` bounds them too, "
+            "unless `service_past_wait` is on.",
         )
     )
     trust_timeout_header: tuple[str, ...] = _setting(
@@ -352,7 +351,7 @@ class RequestTimeoutSettings(_Settings):
         None,
         BODY,
         "HOSTLINE_TIMEOUT_BODY",
-        "Body of that answer, or a callable that makes it from `RequestDetails`. None: as accepted.",
+        "Body of that answer. Unset: HTML, JSON or text, as the client accepts.",
     )
     content_type: str | None = _setting(
         None,
@@ -364,7 +363,7 @@ class RequestTimeoutSettings(_Settings):
         ("log",),
         OBSERVERS,
         "HOSTLINE_TIMEOUT_OBSERVERS",
-        "Who is told of each request's states: `log`, `prometheus`, `opentelemetry`, `sentry` and callables.",
+        "Who is told of each request's states: `log`, `prometheus`, `opentelemetry`, `sentry`.",
     )
     signal: int = _setting(
         getattr(signal, "SIGURG", 0),
