@@ -339,7 +339,7 @@ def test_in_a_loop_it_is_another_function():
             time_out()
         except RuntimeError as error:
             errors.append(str(error))
-        await asyncio.sleep(LONG)
+        await atime_out()
 
     app.add_middleware(hostline.asgi.RequestTimeoutMiddleware, service_timeout=LONG, observers=())
     assert TestClient(app).get("/").status_code == 504

@@ -29,21 +29,23 @@ logger = logging.getLogger("hostline")
 
 Cancel = Callable[[], object]
 
-#: How long a block has to end by its cancelling, before its thread is shot at all the same.
-#: An asynchronous exception may arrive where the block is being left, and would tear that.
+#: How long a block has to end once it has been cancelled, before its thread is shot at all the same. An
+#: asynchronous exception may arrive where the block is being left: the call, if it were still on its way
+#: then, would cancel what the connection does for somebody else.
 _CANCEL_GRACE = 0.03
 
 
 class Block:
     """One run of a block whose work can be cancelled by calling ``cancel``."""
 
-    __slots__ = ("_cancel", "_done", "_is_done", "is_left", "is_of_loop")
+    __slots__ = ("_cancel", "_done", "_done_at", "_is_done", "is_left", "is_of_loop")
 
     def __init__(self, cancel: Cancel, *, is_of_loop: bool) -> None:
         self._cancel = cancel
         self._done = native_lock()
         self._done.acquire()
         self._is_done = False
+        self._done_at = inf
         self.is_left = False
         #: Whether it runs in an event loop's thread, whose objects no other may touch.
         self.is_of_loop = is_of_loop
@@ -57,8 +59,13 @@ class Block:
                 raise
             logger.exception("What an interruptible block is to be cancelled by has failed: %r", self._cancel)
         finally:
+            self._done_at = monotonic()
             self._is_done = True
             self._done.release()
+
+    def is_ending(self) -> bool:
+        """Whether it is about to be left: it is being cancelled, or has been just now."""
+        return not self.is_left and monotonic() < self._done_at + _CANCEL_GRACE
 
     def wait(self) -> None:
         """Stay until the call has returned. An abort that comes meanwhile is raised behind it."""
@@ -88,9 +95,9 @@ class Abortable:
     #: The shields that its code is in.
     shields: dict[object, bool] | None = None
     blocks: dict[Block, bool] | None = None
-    #: Whether the deadline has begun to cancel what blocks have ordered; which, and since when.
+    #: Whether the deadline has begun to cancel what blocks have ordered; which of them.
     is_cancelling = False
-    _cancelled: tuple[list[Block], float] | None = None
+    _cancelled: tuple[Block, ...] = ()
 
     @property
     def is_breakable(self) -> bool:
@@ -173,15 +180,12 @@ class Abortable:
         blocks = self.blocks or {}
         due = [block for block in list(blocks) if blocks.pop(block, False)]
         if due:
-            self._cancelled = due, monotonic()
+            self._cancelled = tuple(due)
             self.cancel_each(due)
 
     def is_being_cancelled(self) -> bool:
         """Whether a block is about to end by its cancelling, and will raise the abort itself."""
-        if self._cancelled is None:
-            return False
-        blocks, since = self._cancelled
-        return monotonic() < since + _CANCEL_GRACE and not all(block.is_left for block in blocks)
+        return any(block.is_ending() for block in self._cancelled)
 
     def cancel_each(self, blocks: list[Block]) -> None:
         """Call them, where what takes its time holds up no other request."""
@@ -192,6 +196,9 @@ class Abortable:
 
 
 def call_each(blocks: list[Block]) -> None:
-    """Cancel what was claimed together, one after the other."""
-    for block in blocks:
-        block.call()
+    """Cancel what was claimed together, one after the other; whatever one of them raises."""
+    if blocks:
+        try:
+            blocks[0].call()
+        finally:
+            call_each(blocks[1:])  # each waits for its own

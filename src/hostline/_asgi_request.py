@@ -250,7 +250,7 @@ class AsgiRequest(BendableRequest, Breakable):
 
     def tell_unstoppable(self) -> None:
         """Say that its code has not taken notice, and where it is."""
-        if terminator.count_unstoppable(self.guard.settings.term_on_timeout):
+        if terminator.count_unstoppable(self, self.guard.settings.term_on_timeout):
             reporter.submit(partial(terminator.ask, main_frame()))
         reporter.submit(partial(log_unstoppable, self, self.trace_now() or []))
 

@@ -337,7 +337,10 @@ class _MainThread:
                 before,
             )
             return False
-        signal.signal(signum, self._handle)
+        try:
+            signal.signal(signum, self._handle)
+        except ValueError:  # an embedding host's: `threading` was imported in another than the real one
+            return False
         self.signum = signum
         self._ident = get_ident()
         works = self.can_break(self._ident)

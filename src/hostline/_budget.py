@@ -121,7 +121,10 @@ class WaitReader:
         now_wall = time()
         self._ahead = now_wall - now
         self.newest = self._as_header(_milliseconds(now_wall + _PLAUSIBLE - 1))
-        self.oldest = self._as_header(_milliseconds(now_wall + 1.001 - (self._unhurried or 0.0)))
+        unhurried = self._unhurried or 0.0
+        # Below 0 no wait leaves it all, not even that of a stamp that is ahead, which is none.
+        oldest = _BEYOND_ALL if unhurried < 0 else _milliseconds(now_wall + 1.001 - unhurried)
+        self.oldest = self._as_header(oldest)
         self.until = now + 1
 
     def since(self, stamp: str | bytes, started: float) -> float | None:

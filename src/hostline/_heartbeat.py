@@ -52,7 +52,8 @@ class Heartbeat:
 
     def expire(self) -> None:
         """In the watchdog's thread."""
-        reporter.submit(self._sweep)
+        if not reporter.submit(self._sweep):
+            self._plan()  # or nobody would ever be told of again
 
     def _sweep(self) -> None:
         """In the reporter's thread: one beat."""

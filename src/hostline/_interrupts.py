@@ -200,7 +200,7 @@ class ThreadCall:
 
     def tell_unstoppable(self, frame: FrameType | None) -> None:
         """Say that its code has not taken notice, and where it is."""
-        if terminator.count_unstoppable(self.guard.settings.term_on_timeout):
+        if terminator.count_unstoppable(self, self.guard.settings.term_on_timeout):
             self.report(partial(terminator.ask, self.main_frame()))
         self.report(partial(log_unstoppable, self.owner, _stacks.of_thread(frame, self.outermost)))
 
@@ -274,10 +274,12 @@ class ThreadRequest(ThreadCall, GuardedRequest):
         with firing.lock:
             if self.ended is not None:
                 return False
-            self.is_untold = True  # first, in case that a guard further out is aborted here
+            # First, for whoever finds it untold looks at it. And then that, in case that a guard further
+            # out is aborted here.
+            self.term = not self.is_spared and terminator.count(self.guard.settings.term_on_timeout)
+            self.is_untold = True
             self.move_to(State.TIMED_OUT)
             self.trace = trace
-        self.term = not self.is_spared and terminator.count(self.guard.settings.term_on_timeout)
         return True
 
     def tell_timeout(self) -> None:

@@ -107,6 +107,8 @@ class Mailbox:
                 pass
         finally:
             self._queues.pop(os.getpid(), None)  # the next event has another thread started
+            for _ in range(waiting.qsize()):
+                self._drop()
 
     def _tell(self, event: Any) -> bool:
         """Whether the thread is to go on: not if somebody ends it, as gevent does by an exception."""
@@ -117,7 +119,7 @@ class Mailbox:
             self._observer(event)
         except BaseException as error:
             logger.exception(_OBSERVER_FAILED, self._observer)
-            return isinstance(error, Exception)
+            return isinstance(error, (Exception, SystemExit))
         return True
 
     def _drop(self) -> None:

@@ -285,15 +285,18 @@ class Reporter:
         self._pid = 0
         self._start_lock = native_lock()
 
-    def submit(self, job: Callable[[], object]) -> None:
+    def submit(self, job: Callable[[], object]) -> bool:
         """Have ``job`` done soon, in the reporter's thread; where there can be none, at once in this.
 
-        Not, where that is stuck.
+        False: not at all, for that is stuck.
         """
         if self._pid != os.getpid() and not self._start():
             _do(job)
-        elif self._jobs.qsize() < _MOST_JOBS:  # each keeps a request
+        elif self._jobs.qsize() >= _MOST_JOBS:  # each keeps a request
+            return False
+        else:
             self._jobs.put(job)
+        return True
 
     def flush(self, timeout: float) -> bool:
         """Wait until all that was submitted before is done; False: not within the timeout."""
@@ -327,7 +330,7 @@ class Reporter:
 def _do(job: Callable[[], object]) -> None:
     try:
         job()
-    except Exception:
+    except BaseException:  # somebody's SystemExit ends no thread that others need
         with contextlib.suppress(Exception):  # there may be no memory for that either
             logger.exception("hostline could not report a request.")
 

@@ -27,9 +27,13 @@ class ThreadWatch:
         return self._request.survives_fork()
 
     def expire(self) -> None:
-        """In the watchdog's thread: the request is still running, or has just ended."""
-        if self._request.ended is None:
-            self._request.report(partial(warn, self._request, self._request.trace_now() or []))
+        """In the watchdog's thread: the request is still running, or has just ended.
+
+        Between two chunks of a stream it is the server that runs, and may wait for its client.
+        """
+        request = self._request
+        if request.ended is None and any(map(request.is_run_by, request.frames())):
+            request.report(partial(warn, request, request.trace_now() or []))
 
 
 def warn(request: RequestDetails, trace: _stacks.Trace) -> None:

@@ -23,10 +23,11 @@ import os
 import signal
 import sys
 import threading
+import weakref
 from pathlib import Path
 from time import monotonic
 from types import FrameType
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from hostline import _frames
 from hostline._deadlines import watchdog
@@ -59,6 +60,8 @@ def server(main_frame: FrameType | None) -> Server:
         if module == "gunicorn.arbiter":
             return Server("gunicorn", signal.SIGTERM)
         if module == "uvicorn._subprocess":
+            if getattr(_frames.local(frame, "config"), "reload", False):
+                return Server("uvicorn --reload", None, "It is for development.")
             return Server("uvicorn", signal.SIGTERM)
         if module.startswith("granian."):
             if _granian_respawns():
@@ -95,6 +98,15 @@ def _granian_respawns() -> bool:
     return b"--respawn-failed-workers" in command.split(b"\0")
 
 
+class _Running(Protocol):
+    """Code that is to be broken."""
+
+    @property
+    def came_back(self) -> bool:
+        """Whether it has come to its end."""
+        ...
+
+
 class Terminator:
     """Counts this process's timeouts. ``count`` may be called from any thread."""
 
@@ -105,16 +117,18 @@ class Terminator:
         """A child has timed out nothing yet."""
         self._lock = native_lock()
         self._timeouts = 0
-        self._unstoppable = 0
+        self._unstoppable: list[weakref.ref[_Running]] = []
         self._asked = False
 
     def count(self, limit: int) -> bool:
         """Count one; whether it is the one at which the process is to be asked to end."""
         return self._add(1, limit)
 
-    def count_unstoppable(self, limit: int) -> bool:
-        """One of those counted has turned out to go on for ever: it counts double."""
-        self._unstoppable += 1
+    def count_unstoppable(self, code: "_Running", limit: int) -> bool:
+        """One of those counted has turned out to go on, maybe for ever: it counts double."""
+        with self._lock:
+            self._unstoppable = [each for each in self._unstoppable if _goes_on(each)]
+            self._unstoppable.append(weakref.ref(code))
         return self._add(1, limit)
 
     def _add(self, timeouts: int, limit: int) -> bool:
@@ -147,8 +161,13 @@ class Terminator:
 
     @property
     def has_unstoppable(self) -> bool:
-        """Whether some code has not taken notice of its abort."""
-        return self._unstoppable > 0
+        """Whether some code has not taken notice of its abort to this day."""
+        return any(map(_goes_on, self._unstoppable))
+
+
+def _goes_on(reference: "weakref.ref[_Running]") -> bool:
+    code = reference()
+    return code is not None and not code.came_back
 
 
 class _Kill:

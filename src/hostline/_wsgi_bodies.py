@@ -44,10 +44,10 @@ class Body:
     __slots__ = ("_chunks", "_origin")
 
     def __init__(self, origin: Iterable[bytes]) -> None:
-        """Makes the first chunk."""
+        """Makes the first chunk: an empty one is none, for no server sends anything of it."""
         self._origin = origin
         iterator = iter(origin)
-        first = next(iterator, None)
+        first = next(filter(None, iterator), None)
         self._chunks = iterator if first is None else chain((first,), iterator)
 
     def __iter__(self) -> Iterator[bytes]:

@@ -434,11 +434,14 @@ class RequestTimeoutMiddleware:
     ) -> Iterable[bytes] | None:
         """Answer for a call that ended by an exception; None: let that exception pass."""
         timeout_error = self._given_up(request, claims, error)
-        if not request.is_closed:  # this may be the second time that we come here
-            request.is_closed = True
-            _wsgi_bodies.close(result)
+        try:
+            if not request.is_closed:  # this may be the second time that we come here
+                request.is_closed = True
+                _wsgi_bodies.close(result)
+        finally:
+            if timeout_error is None:
+                request.complete()
         if timeout_error is None:
-            request.complete()
             return None
         try:
             return self._respond(request, environ, start_response, timeout_error, error)
