@@ -99,6 +99,33 @@ def test_all_problems_at_once(app, monkeypatch):
     assert "hostline" not in app.extensions
 
 
+def _problems(app, **options):
+    with pytest.raises(SettingsError) as caught:
+        Hostline(app, **options)
+    return caught.value.problems
+
+
+def test_problems_use_the_names_that_were_written(app):
+    app.config["HOSTLINE_TIMEOUT_STATUS"] = 200
+    problems = _problems(app, canonical_host="https://x", canonical_status=200, timeout_content_type="a/b")
+    assert problems == (
+        "canonical_host='https://x' is no host: it has a scheme. "
+        "Write canonical_host='x' and canonical_scheme='https'.",
+        "canonical_status=200 is no status of a redirect. Write 301, 302, 307 or 308.",
+        "HOSTLINE_TIMEOUT_STATUS=200 is no status of an error. Write a number from 400 to 599.",
+        "timeout_content_type='a/b' has no body to describe. Give timeout_body as well, or leave this out.",
+    )
+    Hostline(app, canonical_host="x", canonical_scheme="https", timeout_status=408)  # as it says
+
+
+def test_config_is_called_as_it_was_written(app):
+    app.config["HOSTLINE_CANONICAL_HOST"] = "https://x"
+    assert _problems(app) == (
+        "HOSTLINE_CANONICAL_HOST='https://x' is no host: it has a scheme. "
+        "Write HOSTLINE_CANONICAL_HOST='x' and HOSTLINE_CANONICAL_SCHEME='https'.",
+    )
+
+
 def test_an_argument_that_does_not_exist(app):
     with pytest.raises(TypeError, match=re.escape("canonicl_host (the nearest is canonical_host)")):
         Hostline(app, canonicl_host="example.com")

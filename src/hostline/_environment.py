@@ -177,11 +177,19 @@ class Given:
     setting: "Setting"
     value: object
     variable: str | None = None
+    #: What an argument is called where it was written, if not as the setting.
+    label: str | None = None
 
     @property
     def name(self) -> str:
         """What its author calls it."""
-        return self.variable or self.setting.name
+        return self.variable or self.label or self.setting.name
+
+    def sibling(self, name: str) -> str:
+        """What its author calls another setting of the same guard and prefix."""
+        own = self.setting.variable if self.variable else self.name  # Ruby's variables have no siblings
+        prefix = (own or "").lower().removesuffix(self.setting.name)
+        return f"{prefix}{name}".upper() if own and own.isupper() else f"{prefix}{name}"
 
     def settled(self) -> object:
         """The value in its normal form."""
@@ -244,11 +252,16 @@ class Setting(NamedTuple):
         return self.kind.unit
 
 
-def find(setting: Setting, arguments: Mapping[str, object], environ: Mapping[str, str]) -> Given | None:
+def find(
+    setting: Setting,
+    arguments: Mapping[str, object],
+    environ: Mapping[str, str],
+    labels: Mapping[str, str],
+) -> Given | None:
     """What was given to the setting: the argument, else its variable, else Ruby's; ``...`` was not given."""
     argument = arguments.get(setting.name, ...)
     if argument is not ...:
-        return Given(setting, argument)
+        return Given(setting, argument, label=labels.get(setting.name))
     for variable in (setting.variable, setting.ruby_variable):
         text = text_of(environ, variable)
         if text is not None:

@@ -12,6 +12,7 @@ from typing import cast
 
 from hostline import _flat_names
 from hostline._environment import PREFIX, nearest
+from hostline._flat_names import KEYWORDS
 from hostline.settings import CanonicalHostOptions, RequestTimeoutOptions
 from hostline.wsgi import CanonicalHostMiddleware, RequestTimeoutMiddleware
 
@@ -22,8 +23,6 @@ except ImportError as error:
 
 __all__ = ["Hostline"]
 
-_NAMES = [name.removeprefix(PREFIX).lower() for name in _flat_names.EVERY]
-
 
 class Hostline:
     """Both guards around Flask apps: the one given, or each that :meth:`init_app` is called with.
@@ -33,12 +32,11 @@ class Hostline:
     """
 
     def __init__(self, app: Flask | None = None, **options: object) -> None:
-        unknown = [name for name in options if name not in _NAMES]
+        unknown = [name for name in options if name not in KEYWORDS]
         if unknown:
-            told = [f"{name} (the nearest is {nearest(name, _NAMES)})" for name in unknown]
+            told = [f"{name} (the nearest is {nearest(name, KEYWORDS)})" for name in unknown]
             raise TypeError(f"Hostline has no setting called {' or '.join(told)}")
-        given = {name: value for name, value in options.items() if value is not ...}
-        self._options = {f"{PREFIX}{name.upper()}": value for name, value in given.items()}
+        self._options = {name: value for name, value in options.items() if value is not ...}
         if app is not None:
             self.init_app(app)
 

@@ -5,7 +5,7 @@ expected; from W010 on with ``--deploy`` alone. ``docs/reference/checks.md`` lis
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from django.conf import settings
@@ -19,7 +19,7 @@ from hostline.django import flat_settings
 from hostline.errors import SettingsError
 from hostline.settings import CanonicalHostSettings, RequestTimeoutSettings
 
-T = TypeVar("T")
+_Guard = TypeVar("_Guard", CanonicalHostSettings, RequestTimeoutSettings)
 
 _CANONICAL_HOST = "hostline.django.CanonicalHostMiddleware"
 _REQUEST_TIMEOUT = "hostline.django.RequestTimeoutMiddleware"
@@ -31,8 +31,8 @@ _ANSWERING = ("django.", "whitenoise.")
 def check_configuration(app_configs: object = None, **_: object) -> list[CheckMessage]:
     """The checks of every ``manage.py check`` and every start of the development server."""
     del app_configs
-    host, host_problems = _loaded(CanonicalHostSettings.load, _flat_names.HOST_FIELDS)
-    timeout, timeout_problems = _loaded(RequestTimeoutSettings.load, _flat_names.TIMEOUT_FIELDS)
+    host, host_problems = _loaded(CanonicalHostSettings, _flat_names.HOST_FIELDS)
+    timeout, timeout_problems = _loaded(RequestTimeoutSettings, _flat_names.TIMEOUT_FIELDS)
     return [
         # What is wrong with the environment is a problem of both guards.
         *(Error(each, id="hostline.E001") for each in dict.fromkeys([*host_problems, *timeout_problems])),
@@ -46,18 +46,16 @@ def check_configuration(app_configs: object = None, **_: object) -> list[CheckMe
 def check_deployment(app_configs: object = None, **_: object) -> list[CheckMessage]:
     """The checks of ``manage.py check --deploy``."""
     del app_configs
-    host, _host_problems = _loaded(CanonicalHostSettings.load, _flat_names.HOST_FIELDS)
-    timeout, _timeout_problems = _loaded(RequestTimeoutSettings.load, _flat_names.TIMEOUT_FIELDS)
+    host, _host_problems = _loaded(CanonicalHostSettings, _flat_names.HOST_FIELDS)
+    timeout, _timeout_problems = _loaded(RequestTimeoutSettings, _flat_names.TIMEOUT_FIELDS)
     if host is None or timeout is None:
         return []  # the other check has told why
     return [*_of_wrappers(), *_of_redirects(host), *_of_advice(Situation(host, timeout, os.environ))]
 
 
-def _loaded(
-    load: Callable[[Mapping[str, object]], T], fields: Mapping[str, str]
-) -> tuple[T | None, tuple[str, ...]]:
+def _loaded(guard: type[_Guard], fields: Mapping[str, str]) -> tuple[_Guard | None, tuple[str, ...]]:
     try:
-        return load(_flat_names.arguments(flat_settings.given(), fields)), ()
+        return _flat_names.load(guard, flat_settings.given(), fields), ()
     except SettingsError as error:
         return None, error.problems
 
