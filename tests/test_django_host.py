@@ -66,8 +66,10 @@ def test_any_entry_tells_the_problems_of_both_by_the_names_in_the_settings(entry
     with override_settings(**wrong), pytest.raises(SettingsError) as caught:
         entry(_ok)
     assert caught.value.problems == (
-        "HOSTLINE_CANONICAL_HOST='https://x' is no host: it has a scheme. "
-        "Write HOSTLINE_CANONICAL_HOST='x' and HOSTLINE_CANONICAL_SCHEME='https'.",
+        (
+            "HOSTLINE_CANONICAL_HOST='https://x' is no host: it has a scheme. "
+            "Write HOSTLINE_CANONICAL_HOST='x' and HOSTLINE_CANONICAL_SCHEME='https'."
+        ),
         "HOSTLINE_TIMEOUT_STATUS=200 is no status of an error. Write a number from 400 to 599.",
     )
 

@@ -22,7 +22,7 @@ LAYERS: tuple[set[str], ...] = (
     {"_abortable", "_log", "_points", "_unblocking"},
     {"_safepoints"},
     {"_environment"},
-    {"_kinds"},
+    {"_kinds", "_protocols"},
     {"_host_kinds"},
     {"_options"},
     {"settings"},

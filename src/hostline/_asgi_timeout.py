@@ -33,6 +33,7 @@ from hostline._blocked_loops import watch
 from hostline._breaker import main_thread
 from hostline._loop_deadlines import LoopLane, lanes_of
 from hostline._obstacles import obstacle
+from hostline._protocols import check_asgi_app
 from hostline._requests import State, current_request, logger
 from hostline._targets import PathPrefixes
 from hostline._termination import main_frame, warn_unless_replaced
@@ -62,6 +63,7 @@ class RequestTimeoutMiddleware:
     """
 
     def __init__(self, app: ASGIApp, **options: Unpack[RequestTimeoutOptions]) -> None:
+        check_asgi_app(app, "RequestTimeoutMiddleware")
         settings = RequestTimeoutSettings.load(options)
         self.app = app
         self.settings = settings

@@ -11,7 +11,7 @@ goes through them as a server does. Needs Flask, for its type alone.
 from typing import cast
 
 from hostline import _flat_names
-from hostline._environment import PREFIX, nearest
+from hostline._environment import PREFIX, nearest, shown
 from hostline._flat_names import KEYWORDS
 from hostline.settings import CanonicalHostOptions, RequestTimeoutOptions
 from hostline.wsgi import CanonicalHostMiddleware, RequestTimeoutMiddleware
@@ -22,6 +22,11 @@ except ImportError as error:
     raise ImportError('hostline.flask needs Flask: pip install "hostline[flask]"') from error
 
 __all__ = ["Hostline"]
+
+_ELSEWHERE = (
+    "Write Hostline(app), not Hostline(app.wsgi_app); hostline.wsgi guards other WSGI apps, hostline.asgi "
+    "ASGI apps, and hostline.django has the entries of Django's MIDDLEWARE."
+)
 
 
 class Hostline:
@@ -42,6 +47,8 @@ class Hostline:
 
     def init_app(self, app: Flask) -> None:
         """Put both guards around the app, by what its ``config`` says now."""
+        if not isinstance(cast("object", app), Flask):
+            raise TypeError(f"Hostline guards a Flask app, and {shown(app)} is none. {_ELSEWHERE}")
         if "hostline" in app.extensions:
             raise RuntimeError("This Flask app has both guards already. Call Hostline(app) or init_app once.")
         config = cast("dict[str, object]", app.config)
