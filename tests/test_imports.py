@@ -53,7 +53,7 @@ LAYERS: tuple[set[str], ...] = (
     {"_wsgi_timeout", "_asgi_timeout"},
     {"wsgi", "asgi"},
     {"django", "flask", "integrations"},
-    {"cli", "demo", "testing"},
+    {"apps", "cli", "demo", "testing"},
     {"__main__"},
 )
 # The root is for users: it hands on names, and only the programs on top may import it.

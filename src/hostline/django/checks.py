@@ -5,6 +5,7 @@ expected; from W010 on with ``--deploy`` alone. ``docs/reference/checks.md`` lis
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
@@ -24,6 +25,7 @@ _Guard = TypeVar("_Guard", CanonicalHostSettings, RequestTimeoutSettings)
 _CANONICAL_HOST = "hostline.django.CanonicalHostMiddleware"
 _REQUEST_TIMEOUT = "hostline.django.RequestTimeoutMiddleware"
 _ENTRIES = frozenset({_CANONICAL_HOST, _REQUEST_TIMEOUT})
+_NO_ENTRIES = ("hostline.wsgi.", "hostline.asgi.", "hostline.flask.")
 #: What answers by itself, and so answers for a wrong host where it stands before the canonical one.
 _ANSWERING = ("django.", "whitenoise.")
 
@@ -40,6 +42,7 @@ def check_configuration(app_configs: object = None, **_: object) -> list[CheckMe
         *(_of_canonical_host(host) if host and _CANONICAL_HOST in settings.MIDDLEWARE else ()),
         *(_of_timeout(timeout) if timeout and _REQUEST_TIMEOUT in settings.MIDDLEWARE else ()),
         *_of_unread_settings(),
+        *_of_entries(),
     ]
 
 
@@ -149,6 +152,22 @@ def _of_unread_settings() -> Iterator[CheckMessage]:
             )
 
 
+def _of_entries() -> Iterator[CheckMessage]:
+    for entry, count in Counter(settings.MIDDLEWARE).items():
+        if entry.startswith(_NO_ENTRIES):
+            yield Error(
+                f"{entry} is no entry of MIDDLEWARE: the start fails, or each request.",
+                hint=f"Write {_CANONICAL_HOST} or {_REQUEST_TIMEOUT}, or both.",
+                id="hostline.E004",
+            )
+        if entry in _ENTRIES and count > 1:
+            yield Warning(
+                f"{entry} is {count} times in MIDDLEWARE.",
+                hint="Once is enough: leave the first.",
+                id="hostline.W007",
+            )
+
+
 def _of_wrappers() -> Iterator[CheckMessage]:
     for name in ("WSGI_APPLICATION", "ASGI_APPLICATION"):
         app = _imported(getattr(settings, name, None))
@@ -201,4 +220,8 @@ def _of_advice(situation: Situation) -> Iterator[CheckMessage]:
     for each in advice(situation):
         if each.id == "https-unseen" and settings.SECURE_PROXY_SSL_HEADER:
             continue  # by which Django sees it, and so does the entry
-        yield Warning(each.text, hint=f"hostline config calls this {each.id}.", id="hostline.W013")
+        yield Warning(
+            each.text,
+            hint=f"hostline config calls this {each.id}, and settings as arguments are called.",
+            id="hostline.W013",
+        )
