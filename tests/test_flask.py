@@ -134,6 +134,10 @@ def test_config_is_called_as_it_was_written(app):
 def test_an_argument_that_does_not_exist(app):
     with pytest.raises(TypeError, match=re.escape("canonicl_host (the nearest is canonical_host)")):
         Hostline(app, canonicl_host="example.com")
+    with pytest.raises(
+        TypeError, match=re.escape("HOSTLINE_SERVICE_TIMEOUT (the nearest is service_timeout)")
+    ):
+        Hostline(app, HOSTLINE_SERVICE_TIMEOUT=5)
 
 
 @pytest.mark.parametrize("what", (FastAPI(), Flask("app").wsgi_app, Flask, "app"), ids=repr)

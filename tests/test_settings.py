@@ -946,6 +946,35 @@ def test_an_unknown_argument_is_a_type_error_with_the_nearest_name(read):
         getattr(RequestTimeoutSettings, read)({"servce_timeout": 5, "modus": "raise"}, {})
 
 
+@pytest.mark.parametrize(
+    ("cls", "name", "meant"),
+    (
+        (RequestTimeoutSettings, "timeout_seconds", "service_timeout"),
+        (RequestTimeoutSettings, "timeout", "service_timeout"),
+        (RequestTimeoutSettings, "request_timeout", "service_timeout"),
+        (RequestTimeoutSettings, "HOSTLINE_WAIT_TIMEOUT", "wait_timeout"),
+        (CanonicalHostSettings, "canonical_host", "host"),
+        (CanonicalHostSettings, "redirect_status", "status"),
+    ),
+)
+def test_an_argument_by_the_name_of_something_else(cls, name, meant):
+    with pytest.raises(TypeError, match=rf"called {name} \(the nearest is {meant}\)"):
+        cls.load({name: 5}, {})
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    (
+        ("HOSTLINE_TIMEOUT_SERVICE", "HOSTLINE_SERVICE_TIMEOUT"),
+        ("HOSTLINE_TIMEOUT_SECONDS", "HOSTLINE_SERVICE_TIMEOUT"),
+        ("HOSTLINE_TERM", "HOSTLINE_TERM_ON_TIMEOUT"),
+    ),
+)
+def test_a_variable_with_its_words_in_another_order(variable, meant):
+    with pytest.raises(SettingsError, match=f"The nearest known name is {meant}\\."):
+        RequestTimeoutSettings.load({}, {variable: "5"})
+
+
 # Properties
 
 ANY_TEXT = st.text() | st.sampled_from(
