@@ -545,6 +545,33 @@ def test_an_observer_is_no_async_function():
         )
 
 
+def test_an_observer_is_no_class():
+    class Observer:
+        pass
+
+    problem = problem_of({"observers": ["log", Observer]})
+    assert problem.endswith(
+        "Observer'> in observers is a class, which each event would make an object of. Write Observer()."
+    )
+
+
+def test_a_name_of_an_observer_counts_once():
+    assert " has log twice. Write 'log', " in problem_of({"observers": ["log", call, "log"]})
+    assert load({"observers": ["log", call, call]}).observers == ("log", call, call)
+    assert problem_of(HOSTLINE_CANONICAL_OBSERVERS="log,log") == (
+        "HOSTLINE_CANONICAL_OBSERVERS='log,log' has log twice. "
+        "Write log, prometheus and opentelemetry, or some of them, or off."
+    )
+
+
+def test_sentry_is_told_of_no_host():
+    assert problem_of(HOSTLINE_CANONICAL_OBSERVERS="log,sentry") == (
+        "'sentry' in HOSTLINE_CANONICAL_OBSERVERS would be told of nothing here. "
+        "Write log, prometheus and opentelemetry, or some of them, or off."
+    )
+    assert load(HOSTLINE_TIMEOUT_OBSERVERS="log,sentry").observers == ("log", "sentry")
+
+
 def test_wrong_observers():
     remedy = (
         "Write 'log', 'prometheus', 'opentelemetry', 'sentry', a callable, or a list of them; "

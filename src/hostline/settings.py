@@ -31,6 +31,7 @@ from hostline._kinds import (
     ERROR_STATUS,
     HEADER,
     HEADER_NAMES,
+    HOST_OBSERVERS,
     OBSERVERS,
     PATHS,
     REDIRECT_STATUS,
@@ -255,7 +256,7 @@ class CanonicalHostSettings(_Settings):
     )
     observers: tuple[str | Callable[[object], object], ...] = _setting(
         ("log",),
-        OBSERVERS,
+        HOST_OBSERVERS,
         "HOSTLINE_CANONICAL_OBSERVERS",
         "Who is told of each request that is redirected or rejected: `log`, `prometheus`, `opentelemetry` "
         "and callables.",
