@@ -153,7 +153,8 @@ def _of_unread_settings() -> Iterator[CheckMessage]:
 
 
 def _of_entries() -> Iterator[CheckMessage]:
-    for entry, count in Counter(settings.MIDDLEWARE).items():
+    middleware: list[str] = settings.MIDDLEWARE
+    for entry, count in Counter(middleware).items():
         if entry.startswith(_NO_ENTRIES):
             yield Error(
                 f"{entry} is no entry of MIDDLEWARE: the start fails, or each request.",
