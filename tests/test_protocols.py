@@ -68,7 +68,7 @@ ASGI = (
     asgi.RequestTimeoutMiddleware(asgi_app),
     asgi_in_the_clothes_of_wsgi,
 )
-UNTOLD = (Unreadable(), dict, print, lambda *arguments: None, LocalProxy(lambda: FLASK), current_app)
+UNTOLD = (Unreadable(), print, lambda *arguments: None, LocalProxy(lambda: FLASK), current_app)
 GUARDS = ("RequestTimeoutMiddleware", "CanonicalHostMiddleware", "from_env")
 
 
