@@ -17,6 +17,7 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 
 import hostline
 from hostline import RequestExpiryError, RequestTimeoutError, SettingsError, _asyncio_request
+from hostline._loop_deadlines import LoopLanes
 from hostline._requests import State, reporter
 from hostline.asgi import CanonicalHostMiddleware, RequestTimeoutMiddleware, from_env
 from loops import LOOPS
@@ -1344,3 +1345,83 @@ def test_a_lane_s_timer_keeps_no_context_of_a_request(long):
         return ref()
 
     assert asyncio.run(main()) is None
+
+
+def test_a_loop_s_timers_go_on_whatever_another_thread_s_are_at(long):
+    """A context that one thread is in cannot be entered by another: each loop has its own."""
+    is_in, go_on, clients = threading.Event(), threading.Event(), []
+
+    async def stuck(scope, receive, send):
+        with hostline.interruptible(lambda: (is_in.set(), go_on.wait(20))):  # within the timer
+            await asyncio.sleep(20)
+
+    def serve_in(app):
+        guard = RequestTimeoutMiddleware(app, service_timeout=SHORT, observers=())
+        clients.append(asyncio.run(Client().ask(guard)))
+
+    other = threading.Thread(target=serve_in, args=(stuck,))
+    other.start()
+    assert is_in.wait(20)
+    began = time.monotonic()
+    serve_in(slow_asgi)
+    assert time.monotonic() - began < 5
+    go_on.set()
+    other.join(20)
+    assert [client.status for client in clients] == [504, 504]
+
+
+def test_a_lane_outlives_what_fails_in_its_timer(run, monkeypatch):
+    guard = RequestTimeoutMiddleware(slow_asgi, service_timeout=SHORT, observers=())
+    failures = [ZeroDivisionError()]
+
+    def revive(self, revive=LoopLanes.revive):
+        if failures:
+            raise failures.pop()
+        return revive(self)
+
+    async def main():
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        first = asyncio.create_task(Client().ask(guard))
+        while failures:  # noqa: ASYNC110 - the timer itself is what is waited for
+            await asyncio.sleep(0.001)
+        second = await Client().ask(guard)
+        return second, await first
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LoopLanes, "revive", revive)
+        assert [client.status for client in run(main())] == [504, 504]
+
+
+def test_the_answer_is_sent_in_the_request_s_context(run):
+    """What is around the guard may look there, and nobody finds there what is another's."""
+    variable = contextvars.ContextVar("variable", default=None)
+    bodies = []
+
+    async def app(scope, receive, send):
+        if scope["path"] == "/sets":
+            with hostline.interruptible(lambda: variable.set("left by an interruptible block")):
+                await asyncio.sleep(20)
+        await asyncio.sleep(20)
+
+    def body(request):
+        bodies.append(variable.get())
+        return ""
+
+    guard = RequestTimeoutMiddleware(app, service_timeout=SHORT, observers=(), body=body)
+
+    async def around(scope, receive, send):
+        variable.set(scope["path"])
+
+        async def send_marked(message):
+            if message["type"] == "http.response.start":
+                message["headers"].append((b"x-path", variable.get().encode()))
+            await send(message)
+
+        await guard(scope, receive, send_marked)
+
+    async def main():
+        return [await asyncio.create_task(Client().ask(around, scope(path))) for path in ("/sets", "/a")]
+
+    for client, path in zip(run(main()), ("/sets", "/a"), strict=True):
+        assert (b"x-path", path.encode()) in client.messages[0]["headers"]
+    assert bodies == ["/sets", "/a"]

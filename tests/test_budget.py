@@ -419,3 +419,11 @@ def test_a_caller_s_clock_runs_in_the_queue():
     assert _budget.lowered(None, ("a", "b"), {"a": "5000", "b": "3000"}.__getitem__, 1.0) == 2
     assert _budget.lowered(None, ("a",), {"a": "500"}.__getitem__, 1.0) == _budget._LEAST
     assert _budget.lowered(None, (), {}.__getitem__, 1.0) is None
+
+
+@pytest.mark.parametrize("ahead", (0, 5, 20, 600))
+def test_where_even_no_wait_is_too_long_each_request_is_judged(ahead):
+    """The wait limit is below the service timeout; a stamp that is ahead counts as no wait."""
+    settings = _settings(wait_timeout=5, service_timeout=15)
+    stamp = f"{(NOW + ahead) * 1000:.0f}"
+    assert not _assert_unhurried_if_told_so(settings, stamp, 0.0)

@@ -274,14 +274,14 @@ def test_only_a_callable_knows_its_limits():
     assert advice(Situation(CanonicalHostSettings.load({}, {}), timeout, {})) == []
 
 
-@pytest.mark.parametrize("guard", ("CANONICAL", "TIMEOUT"))
 @pytest.mark.parametrize(
-    ("sink", "module"),
+    ("guard", "sink", "module"),
     (
-        ("prometheus", "prometheus_client"),
-        ("opentelemetry", "opentelemetry"),
-        ("opentelemetry", "opentelemetry.trace"),
-        ("sentry", "sentry_sdk"),
+        ("CANONICAL", "prometheus", "prometheus_client"),
+        ("CANONICAL", "opentelemetry", "opentelemetry"),
+        ("TIMEOUT", "prometheus", "prometheus_client"),
+        ("TIMEOUT", "opentelemetry", "opentelemetry.trace"),
+        ("TIMEOUT", "sentry", "sentry_sdk"),
     ),
 )
 def test_a_sink_without_its_library(guard, sink, module, monkeypatch):

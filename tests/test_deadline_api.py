@@ -935,6 +935,12 @@ def test_a_shield_in_a_pool_thread(run, pool):  # noqa: F811
 # Interruptible
 
 
+@pytest.mark.parametrize("cancel", (None, "cancel"))
+def test_interruptible_takes_a_function(cancel):
+    with pytest.raises(TypeError, match=rf"^interruptible\(\) takes a function .+, not {cancel!r}\.$"):
+        hostline.interruptible(cancel)
+
+
 class Query:
     """Work that somebody else does, and that can be cancelled from any thread."""
 

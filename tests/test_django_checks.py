@@ -5,6 +5,7 @@ import sys
 from functools import partial
 
 import pytest
+from django.apps import AppConfig
 from django.core.checks import run_checks
 from django.core.wsgi import get_wsgi_application
 from django.test import override_settings
@@ -112,6 +113,21 @@ def test_settings_that_nobody_reads():
     assert checked(MIDDLEWARE=[], HOSTLINE_SERVICE_TIMEOUT=15, **CANONICAL) == ["W006", "W006"]
 
 
+@pytest.mark.parametrize(
+    ("middleware", "ids"),
+    (
+        (["hostline.wsgi.RequestTimeoutMiddleware"], ["E004"]),
+        (["hostline.asgi.CanonicalHostMiddleware", "hostline.flask.Hostline"], ["E004", "E004"]),
+        ([HOST, TIMEOUT, TIMEOUT], ["W007"]),
+        ([HOST, HOST, TIMEOUT], ["W007"]),
+        ([HOST, TIMEOUT, "their.Own", "their.Own"], []),
+    ),
+    ids=str,
+)
+def test_entries(middleware, ids):
+    assert checked(MIDDLEWARE=middleware, **CANONICAL if HOST in middleware else {}) == ids
+
+
 def test_guarded_twice(monkeypatch):
     with override_settings(MIDDLEWARE=[]):
         guarded = hostline.wsgi.CanonicalHostMiddleware(
@@ -155,6 +171,12 @@ def test_the_app_registers_them():
             for deploy in (False, True)
         }
     assert told == {False: ["hostline.E002"], True: ["hostline.E002", "hostline.W011"]}
+
+
+@pytest.mark.parametrize("name", ("hostline", "hostline.django"))
+def test_either_name_of_the_app(name):
+    config = AppConfig.create(name)
+    assert (type(config), config.name, config.label) == (HostlineConfig, "hostline.django", "hostline")
 
 
 _PROJECT = """

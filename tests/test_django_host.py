@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from exchanges import PASSED, Request, django, exchange_wsgi, send_django_asgi, send_django_wsgi
 from hostline import SettingsError
-from hostline.django import CanonicalHostMiddleware
+from hostline.django import CanonicalHostMiddleware, RequestTimeoutMiddleware
 
 
 def _ok(request):
@@ -58,6 +58,20 @@ def test_all_problems_at_once():
     assert len(caught.value.problems) == 2
     assert "HOSTLINE_CANONICAL_STATUS" in str(caught.value)
     assert "https://example.com/" in str(caught.value)
+
+
+@pytest.mark.parametrize("entry", (CanonicalHostMiddleware, RequestTimeoutMiddleware))
+def test_any_entry_tells_the_problems_of_both_by_the_names_in_the_settings(entry):
+    wrong = {"HOSTLINE_CANONICAL_HOST": "https://x", "HOSTLINE_TIMEOUT_STATUS": 200}
+    with override_settings(**wrong), pytest.raises(SettingsError) as caught:
+        entry(_ok)
+    assert caught.value.problems == (
+        (
+            "HOSTLINE_CANONICAL_HOST='https://x' is no host: it has a scheme. "
+            "Write HOSTLINE_CANONICAL_HOST='x' and HOSTLINE_CANONICAL_SCHEME='https'."
+        ),
+        "HOSTLINE_TIMEOUT_STATUS=200 is no status of an error. Write a number from 400 to 599.",
+    )
 
 
 def test_names_of_the_other_guard_are_known():

@@ -614,3 +614,17 @@ def test_guarded_twice_is_told_once(is_async, caplog):
             request.META["hostline.request"] = "of the wrapper"
             assert entry(request).content == b"ok"
     assert caplog.text.count("timed twice") == 1
+
+
+@pytest.mark.parametrize("is_async", (False, True))
+def test_the_same_entry_twice_is_told_as_that(is_async, caplog):
+    entry = "hostline.django.RequestTimeoutMiddleware"
+    with override_settings(HOSTLINE_SERVICE_TIMEOUT=LONG):
+        stack = RequestTimeoutMiddleware(RequestTimeoutMiddleware(_async_ok if is_async else _ok))
+    request = RequestFactory().get("/")
+    if is_async:
+        request.scope = scope()
+        assert run(stack(request)).content == b"ok"
+    else:
+        assert stack(request).content == b"ok"
+    assert f"{entry} in MIDDLEWARE, and by another around it: the same entry once more" in caplog.text

@@ -190,6 +190,9 @@ def test_unknown_variables_are_named_with_the_nearest_known_one():
         ("HOSTLINE_TIMEOUT_SERVICE_TIMEOUT", "HOSTLINE_SERVICE_TIMEOUT"),
         ("HOSTLINE_WAIT", "HOSTLINE_WAIT_TIMEOUT"),
         ("HOSTLINE_HOST", "HOSTLINE_CANONICAL_HOST"),
+        ("HOSTLINE_TIMEOUT_SERVICE", "HOSTLINE_SERVICE_TIMEOUT"),
+        ("hostline_timeout_seconds", "HOSTLINE_SERVICE_TIMEOUT"),
+        ("HOSTLINE_TIMEOUT", "HOSTLINE_SERVICE_TIMEOUT"),
     ),
 )
 def test_nearest(name, known):

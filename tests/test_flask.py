@@ -6,7 +6,8 @@ import sys
 import time
 
 import pytest
-from flask import Flask, g
+from fastapi import FastAPI
+from flask import Flask, current_app, g
 
 import hostline
 from hostline import SettingsError
@@ -99,9 +100,58 @@ def test_all_problems_at_once(app, monkeypatch):
     assert "hostline" not in app.extensions
 
 
+def _problems(app, **options):
+    with pytest.raises(SettingsError) as caught:
+        Hostline(app, **options)
+    return caught.value.problems
+
+
+def test_problems_use_the_names_that_were_written(app):
+    app.config["HOSTLINE_TIMEOUT_STATUS"] = 200
+    problems = _problems(app, canonical_host="https://x", canonical_status=200, timeout_content_type="a/b")
+    assert problems == (
+        (
+            "canonical_host='https://x' is no host: it has a scheme. "
+            "Write canonical_host='x' and canonical_scheme='https'."
+        ),
+        "canonical_status=200 is no status of a redirect. Write 301, 302, 307 or 308.",
+        "HOSTLINE_TIMEOUT_STATUS=200 is no status of an error. Write a number from 400 to 599.",
+        "timeout_content_type='a/b' has no body to describe. Give timeout_body as well, or leave this out.",
+    )
+    Hostline(app, canonical_host="x", canonical_scheme="https", timeout_status=408)  # as it says
+
+
+def test_config_is_called_as_it_was_written(app):
+    app.config["HOSTLINE_CANONICAL_HOST"] = "https://x"
+    assert _problems(app) == (
+        (
+            "HOSTLINE_CANONICAL_HOST='https://x' is no host: it has a scheme. "
+            "Write HOSTLINE_CANONICAL_HOST='x' and HOSTLINE_CANONICAL_SCHEME='https'."
+        ),
+    )
+
+
 def test_an_argument_that_does_not_exist(app):
     with pytest.raises(TypeError, match=re.escape("canonicl_host (the nearest is canonical_host)")):
         Hostline(app, canonicl_host="example.com")
+    with pytest.raises(
+        TypeError, match=re.escape("HOSTLINE_SERVICE_TIMEOUT (the nearest is service_timeout)")
+    ):
+        Hostline(app, HOSTLINE_SERVICE_TIMEOUT=5)
+
+
+@pytest.mark.parametrize("what", (FastAPI(), Flask("app").wsgi_app, Flask, "app"), ids=repr)
+def test_what_is_no_flask_app(what):
+    with pytest.raises(
+        TypeError, match=r"^Hostline guards a Flask app, and .+ is none\. Write Hostline\(app\)"
+    ):
+        Hostline(what)
+
+
+def test_a_proxy_of_a_flask_app(app):
+    with app.app_context():
+        Hostline(current_app)
+    assert "hostline" in app.extensions
 
 
 def test_missing_flask_names_the_extra(monkeypatch):

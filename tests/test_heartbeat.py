@@ -181,3 +181,13 @@ def test_an_aborted_request_leaves_the_heartbeat():
     told = OfBeats()
     assert serve(WsgiGuard(slow, service_timeout=SHORT, observers=told)).status == 504
     assert eventually(lambda: not heartbeat.entries)
+
+
+def test_a_sweep_that_the_reporter_does_not_take_is_called_for_again(monkeypatch):
+    """Its queue is full just then; nobody is to be forgotten for that."""
+    planned = []
+    beats = Heartbeat()
+    monkeypatch.setattr(beats, "_plan", lambda: planned.append(True))
+    monkeypatch.setattr(_heartbeat.reporter, "submit", lambda job: False)
+    beats.expire()
+    assert planned == [True]

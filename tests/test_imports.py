@@ -22,7 +22,7 @@ LAYERS: tuple[set[str], ...] = (
     {"_abortable", "_log", "_points", "_tasks", "_unblocking"},
     {"_safepoints"},
     {"_environment"},
-    {"_kinds"},
+    {"_kinds", "_protocols"},
     {"_host_kinds"},
     {"_options"},
     {"settings"},
@@ -53,7 +53,7 @@ LAYERS: tuple[set[str], ...] = (
     {"_wsgi_timeout", "_asgi_timeout"},
     {"wsgi", "asgi"},
     {"django", "flask", "integrations"},
-    {"cli", "demo", "testing"},
+    {"apps", "cli", "demo", "testing"},
     {"__main__"},
 )
 # The root is for users: it hands on names, and only the programs on top may import it.

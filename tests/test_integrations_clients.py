@@ -5,6 +5,7 @@ import pickle
 import socket
 import threading
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import httpx
@@ -23,6 +24,17 @@ from test_deadline_api import ask_async
 from timeouts import LONG, Recorder, hello, in_thread, linger, serve, slow
 
 HTTPX = (httpx, httpx2)
+
+
+@pytest.mark.parametrize(
+    "make", (partial(DeadlineTransport, None), partial(AsyncDeadlineTransport, None), DeadlineAdapter)
+)
+@pytest.mark.parametrize("header", (5, "", "a b", "a\n"))
+def test_a_header_has_a_name(make, header):
+    with pytest.raises(
+        hostline.SettingsError, match=r"^header=.+ is no name of a header\. Write the name of a header"
+    ):
+        make(header=header)
 
 
 @contextmanager

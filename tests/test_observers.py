@@ -204,10 +204,36 @@ def test_an_observer_that_ends_its_thread_is_told_of_what_comes_next():
 
 
 def test_an_observer_cannot_leave_the_process():
-    observers = Observers([lambda event: sys.exit(1)])
+    told = []
+    observers = Observers([lambda event: (told.append(event.state), sys.exit(1))])
+    for state in (State.READY, State.COMPLETED):
+        observers.tell(Request(), state)
+    assert observers.flush(20)
+    assert told == [State.READY, State.COMPLETED]
+
+
+class Killed(BaseException):
+    """As gevent's, by which a greenlet is ended from outside."""
+
+
+def test_what_a_thread_that_was_ended_has_not_told_is_counted():
+    told, go_on = [], threading.Event()
+
+    def observer(event):
+        told.append(event.state)
+        assert go_on.wait(20)
+        raise Killed
+
+    observers = Observers([observer])
     (mailbox,) = (each.mailbox for each in observers._observers)
     observers.tell(Request(), State.READY)
-    assert eventually(lambda: not mailbox._queues), "its thread has ended, and it alone"
+    assert eventually(lambda: told)
+    for _ in range(5):
+        observers.tell(Request(), State.COMPLETED)
+    go_on.set()
+    assert eventually(lambda: mailbox.dropped == 5)
+    observers.tell(Request(), State.TIMED_OUT)
+    assert eventually(lambda: told == [State.READY, State.TIMED_OUT])
 
 
 def test_one_that_cannot_say_what_it_wants_is_told_all():

@@ -35,6 +35,22 @@ def test_by_name_there_is_one_for_the_process():
     assert run.stdout.count("# TYPE hostline_host_requests_total counter") == 1
 
 
+_BY_NAME_AND_BY_HAND = """
+import hostline.wsgi as guards
+from hostline.observers.prometheus import PrometheusObserver
+guards.CanonicalHostMiddleware(print, "www.example.com", observers=PrometheusObserver())
+guards.RequestTimeoutMiddleware(print, observers="prometheus")
+"""
+
+
+def test_one_by_name_beside_one_s_own_is_told():
+    run = subprocess.run(
+        [sys.executable, "-c", _BY_NAME_AND_BY_HAND], capture_output=True, text=True, timeout=30
+    )
+    last = run.stderr.splitlines()[-1]
+    assert last.startswith("hostline.errors.SettingsError: There is a PrometheusObserver in this registry")
+
+
 @pytest.mark.parametrize(
     ("name", "library"),
     (("prometheus", "prometheus_client"), ("opentelemetry", "opentelemetry"), ("sentry", "sentry_sdk")),

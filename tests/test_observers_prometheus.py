@@ -8,6 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from hostline import SettingsError
 from hostline.observers.prometheus import BUCKETS, PrometheusObserver
 from sinks import CANONICAL, WAITED, ask, ask_for_one_of_each, shop
 from timeouts import eventually
@@ -133,8 +134,16 @@ def test_buckets_hold_the_default_limits(scraped):
 
 
 def test_a_registry_takes_one_observer(scraped):
-    with pytest.raises(ValueError, match="Duplicated timeseries"):
+    with pytest.raises(
+        SettingsError, match=r"already: .* Give one to both guards, or each a registry of its own\.$"
+    ):
         PrometheusObserver(scraped.registry)
+
+
+def test_other_faults_are_prometheus_client_s_to_tell():
+    with pytest.raises(ValueError, match="buckets") as caught:
+        PrometheusObserver(CollectorRegistry(), buckets=())
+    assert not isinstance(caught.value, SettingsError)
 
 
 def _promql():

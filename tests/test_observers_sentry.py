@@ -11,7 +11,7 @@ import pytest
 import sentry_sdk
 from sentry_sdk.transport import Transport
 
-from hostline import RequestExpiryError, RequestTimeoutError, RequestTimeoutException
+from hostline import RequestExpiryError, RequestTimeoutError, RequestTimeoutException, SettingsError
 from hostline.observers import RequestEvent, State
 from hostline.observers.sentry import SentryObserver
 from sinks import WAITED, ask_for_one_of_each, shop
@@ -44,6 +44,23 @@ def sent():
     )
     yield transport.events
     sentry_sdk.get_global_scope().set_client(None)
+
+
+@pytest.mark.parametrize("limit", ("most", "most_per_issue"))
+@pytest.mark.parametrize("value", ("x", 0, -1, 2.5, True, None))
+def test_a_limit_is_a_whole_number(limit, value):
+    with pytest.raises(
+        SettingsError, match=rf"^{limit}={value!r} is no limit\. Write a whole number from 1 on\.$"
+    ):
+        SentryObserver(**{limit: value})
+
+
+def test_no_route_need_be_known():
+    SentryObserver(most_routes=0)
+    with pytest.raises(
+        SettingsError, match=r"^most_routes=-1 is no limit\. Write a whole number from 0 on\.$"
+    ):
+        SentryObserver(most_routes=-1)
 
 
 def event(state=State.TIMED_OUT, **fields):

@@ -3,6 +3,7 @@
 import itertools
 import os
 import re
+import sys
 import threading
 
 import pytest
@@ -257,3 +258,23 @@ def test_a_child_reports_its_own_and_not_its_parent_s():
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert reporter.flush(20)
     assert told == ["parent's"]
+
+
+def test_a_job_cannot_end_the_reporter():
+    done = []
+    mine = Reporter()
+    mine.submit(sys.exit)
+    mine.submit(lambda: done.append(True))
+    assert mine.flush(20)
+    assert done == [True]
+
+
+def test_a_reporter_that_is_stuck_says_so(monkeypatch):
+    monkeypatch.setattr(_requests, "_MOST_JOBS", 2)
+    go_on = threading.Event()
+    mine = Reporter()
+    assert mine.submit(go_on.wait)
+    assert eventually(lambda: mine._jobs.qsize() == 0)
+    assert [mine.submit(int) for _ in range(3)] == [True, True, False]
+    go_on.set()
+    assert eventually(lambda: mine._jobs.qsize() == 0)

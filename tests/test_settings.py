@@ -545,6 +545,33 @@ def test_an_observer_is_no_async_function():
         )
 
 
+def test_an_observer_is_no_class():
+    class Observer:
+        pass
+
+    problem = problem_of({"observers": ["log", Observer]})
+    assert problem.endswith(
+        "Observer'> in observers is a class, which each event would make an object of. Write Observer()."
+    )
+
+
+def test_a_name_of_an_observer_counts_once():
+    assert " has log twice. Write 'log', " in problem_of({"observers": ["log", call, "log"]})
+    assert load({"observers": ["log", call, call]}).observers == ("log", call, call)
+    assert problem_of(HOSTLINE_CANONICAL_OBSERVERS="log,log") == (
+        "HOSTLINE_CANONICAL_OBSERVERS='log,log' has log twice. "
+        "Write log, prometheus and opentelemetry, or some of them, or off."
+    )
+
+
+def test_sentry_is_told_of_no_host():
+    assert problem_of(HOSTLINE_CANONICAL_OBSERVERS="log,sentry") == (
+        "'sentry' in HOSTLINE_CANONICAL_OBSERVERS would be told of nothing here. "
+        "Write log, prometheus and opentelemetry, or some of them, or off."
+    )
+    assert load(HOSTLINE_TIMEOUT_OBSERVERS="log,sentry").observers == ("log", "sentry")
+
+
 def test_wrong_observers():
     remedy = (
         "Write 'log', 'prometheus', 'opentelemetry', 'sentry', a callable, or a list of them; "
@@ -944,6 +971,35 @@ def test_an_unknown_argument_is_a_type_error_with_the_nearest_name(read):
         TypeError, match=r"no setting called servce_timeout \(the nearest is service_timeout\) or modus"
     ):
         getattr(RequestTimeoutSettings, read)({"servce_timeout": 5, "modus": "raise"}, {})
+
+
+@pytest.mark.parametrize(
+    ("cls", "name", "meant"),
+    (
+        (RequestTimeoutSettings, "timeout_seconds", "service_timeout"),
+        (RequestTimeoutSettings, "timeout", "service_timeout"),
+        (RequestTimeoutSettings, "request_timeout", "service_timeout"),
+        (RequestTimeoutSettings, "HOSTLINE_WAIT_TIMEOUT", "wait_timeout"),
+        (CanonicalHostSettings, "canonical_host", "host"),
+        (CanonicalHostSettings, "redirect_status", "status"),
+    ),
+)
+def test_an_argument_by_the_name_of_something_else(cls, name, meant):
+    with pytest.raises(TypeError, match=rf"called {name} \(the nearest is {meant}\)"):
+        cls.load({name: 5}, {})
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    (
+        ("HOSTLINE_TIMEOUT_SERVICE", "HOSTLINE_SERVICE_TIMEOUT"),
+        ("HOSTLINE_TIMEOUT_SECONDS", "HOSTLINE_SERVICE_TIMEOUT"),
+        ("HOSTLINE_TERM", "HOSTLINE_TERM_ON_TIMEOUT"),
+    ),
+)
+def test_a_variable_with_its_words_in_another_order(variable, meant):
+    with pytest.raises(SettingsError, match=f"The nearest known name is {meant}\\."):
+        RequestTimeoutSettings.load({}, {variable: "5"})
 
 
 # Properties

@@ -28,6 +28,7 @@ from hostline import (
     _wsgi_timeout,
 )
 from hostline._requests import State, reporter
+from hostline._slow import ThreadWatch
 from hostline._wait_probe import wait_probe
 from hostline.wsgi import CanonicalHostMiddleware, RequestTimeoutMiddleware, from_env
 from timeouts import (
@@ -578,6 +579,32 @@ def _app(result, *, delay=None):
         return result
 
     return app
+
+
+@pytest.mark.parametrize("stream_timeout", (0, LONG))
+def test_an_empty_chunk_is_no_beginning(road, short, seen, stream_timeout):
+    """No server sends anything of one: the service timeout goes on."""
+
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        yield b""
+        linger()
+
+    assert road(lambda: serve(short(app, stream_timeout=stream_timeout))).status == 504
+    assert seen.states == READY_AND_TIMED_OUT
+
+
+@pytest.mark.parametrize("stream_timeout", (0, LONG))
+def test_an_app_may_start_its_response_behind_empty_chunks(road, long, stream_timeout):
+    """As a middleware of PEP 3333's has to, that waits for more of the app it wraps."""
+
+    def app(environ, start_response):
+        yield b""
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        yield b"hello"
+
+    served = road(lambda: serve(long(app, stream_timeout=stream_timeout), validate=False))
+    assert (served.status, served.body, served.error) == (200, b"hello", None)
 
 
 @pytest.mark.parametrize("stream_timeout", (0, LONG))
@@ -1343,3 +1370,41 @@ def test_a_child_that_a_thread_has_forked_has_its_deadlines_met():
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
     assert in_thread(fork) == 0
+
+
+def test_a_response_that_fails_to_close_ends_its_request(seen, long):
+    class Response:
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            raise ValueError("the app's own")
+
+        def close(self):
+            raise SystemExit
+
+    app = _app(Response())
+    assert isinstance(serve(long(app), validate=False).error, SystemExit)
+    assert seen.states == READY_AND_COMPLETED
+
+
+def test_between_two_chunks_nothing_of_the_app_s_is_slow(caplog):
+    """It is the server that runs there, and may wait for its client."""
+
+    def look(request):
+        ThreadWatch(request, LONG).expire()
+        assert reporter.flush(20)
+        return caplog.text.count("is slow")
+
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        assert look(environ["hostline.request"]) == 1
+        yield b"one"
+        assert look(environ["hostline.request"]) == 2
+        yield b"two"
+
+    asked = environ()
+    chunks = RequestTimeoutMiddleware(app, stream_timeout=LONG, observers=())(asked, lambda *_: None)
+    assert look(asked["hostline.request"]) == 1
+    assert list(chunks) == [b"one", b"two"]
+    chunks.close()

@@ -208,7 +208,8 @@ class Server:
             result = app(environ, self.start_response)
             try:
                 for chunk in result:
-                    self.write(chunk)
+                    if chunk:
+                        self.write(chunk)
                 if not self._head_sent:
                     self.write(b"")
             finally:

@@ -34,6 +34,7 @@ from hostline._blocked_loops import watch
 from hostline._breaker import main_thread
 from hostline._loop_deadlines import LoopLane, lanes_of
 from hostline._obstacles import obstacle
+from hostline._protocols import check_asgi_app
 from hostline._requests import State, current_request, logger
 from hostline._targets import PathPrefixes
 from hostline._termination import main_frame, warn_unless_replaced
@@ -64,6 +65,7 @@ class RequestTimeoutMiddleware:
 
     def __init__(self, app: ASGIApp, **options: Unpack[RequestTimeoutOptions]) -> None:
         try:
+            check_asgi_app(app, "RequestTimeoutMiddleware")
             settings = RequestTimeoutSettings.load(options)
             self.observers = observers.named(settings.observers)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is to be heard of
@@ -186,8 +188,8 @@ class RequestTimeoutMiddleware:
         self._prepare()
         lanes = lanes_of(loop)
         watch(lanes, OUTERMOST, self.settings.deferral_limit)
-        self._lane = lanes.lane(self._timeout or inf)
-        return self._lane
+        lane = self._lane = lanes.lane(self._timeout or inf)
+        return lane  # another thread's loop may have been met meanwhile
 
     def _prepare(self) -> None:
         """Have pool threads, and code that blocks the loop, within reach."""

@@ -200,15 +200,16 @@ class AsyncioRequest(AsgiRequest):
 
     async def see_answer_off(self, cancelling: int) -> None:
         """Wait until the answer has been sent. ``cancelling``: as when the app was called."""
-        assert self.answer is not None  # who calls has looked
-        while not self.answer.done():
+        answer, self.answer = self.answer, None  # its context holds the request
+        assert answer is not None  # who calls has looked
+        while not answer.done():
             try:
-                await asyncio.shield(self.answer)
+                await asyncio.shield(answer)
             except CancelledError:
                 if self.count_foreign() > cancelling:
                     raise
                 # One that nobody has asked for: CPython 3.12's task groups leave such behind.
-        self.answer.result()
+        answer.result()
 
     @property
     def task_coroutine(self) -> object:

@@ -8,7 +8,7 @@ there were no limit, and costs one look at a context variable.
 Every function may be called from any thread or task that has the request's context: its
 own, and those of pools that copy it (anyio's, asgiref's, ``asyncio.to_thread``).
 
-Imports: ``_abortable``, ``_kinds``, ``_options``, ``_requests``, ``errors``.
+Imports: ``_abortable``, ``_environment``, ``_kinds``, ``_options``, ``_requests``, ``errors``.
 """
 
 import inspect
@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, cast
 
 from hostline._abortable import Block, Cancel
+from hostline._environment import shown
 from hostline._kinds import check_seconds
 from hostline._options import Seconds
 from hostline._requests import RequestDetails, current_request
@@ -180,6 +181,10 @@ class interruptible:  # noqa: N801 - used as a function is
     __slots__ = ("_cancel", "_entered")
 
     def __init__(self, cancel: Cancel) -> None:
+        if not callable(cancel):
+            raise TypeError(
+                f"interruptible() takes a function for the deadline to call, not {shown(cancel)}."
+            )
         self._cancel = cancel
         self._entered: list[tuple[RequestDetails, Block] | None] = []
 

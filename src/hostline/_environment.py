@@ -29,6 +29,9 @@ _WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
 # comma nor a slash in its middle needs an escape.
 _REGEX = re.compile(r"/((?:\\.|[^\\])+?)/\s*(?=,|\Z)", re.DOTALL)
 
+# What a limit is called by those who know of one alone: the one that every request has.
+_OF_ANY_LIMIT = frozenset({"timeout", "request", "seconds"})
+
 _SHOWN_LENGTH = 80
 # Whatever stands before the last "@" of a repr, but for the quote (of a list's first item, or
 # of an Authority's host, too) and the scheme. Where a userinfo begins and ends cannot be told
@@ -151,10 +154,31 @@ def unknown_variables(environ: Mapping[str, str], known: Collection[str]) -> Ite
 
 
 def nearest(name: str, known: Collection[str]) -> str:
-    """Which of the known names is most like the name. The prefix, being everybody's, does not count."""
-    stripped = {candidate.removeprefix(PREFIX): candidate for candidate in known}
-    [best] = difflib.get_close_matches(name.removeprefix(PREFIX).strip("_"), stripped, n=1, cutoff=0.0)
-    return stripped[best]
+    """Which of the known names is most like the name, word by word: neither order nor case counts.
+
+    Nor does the prefix, which is everybody's.
+    """
+    words = _words(name)
+    if _OF_ANY_LIMIT.issuperset(words):
+        words = ["service", "timeout"]
+    return max(sorted(known), key=lambda candidate: _likeness(words, _words(candidate)))
+
+
+def _words(name: str) -> list[str]:
+    return name[:_SHOWN_LENGTH].lower().removeprefix(PREFIX.lower()).strip("_").split("_")
+
+
+def _likeness(words: list[str], known: list[str]) -> tuple[float, float]:
+    """How far it has the words; a word more than those counts less. Then, how far the order is the same."""
+    return _share(words, known) + _share(known, words) / 2, _ratio("_".join(words), "_".join(known))
+
+
+def _share(words: list[str], others: list[str]) -> float:
+    return sum(max(_ratio(word, other) for other in others) for word in words) / len(words)
+
+
+def _ratio(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one, other).ratio()
 
 
 def shown(value: object) -> str:
@@ -177,11 +201,19 @@ class Given:
     setting: "Setting"
     value: object
     variable: str | None = None
+    #: What an argument is called where it was written, if not as the setting.
+    label: str | None = None
 
     @property
     def name(self) -> str:
         """What its author calls it."""
-        return self.variable or self.setting.name
+        return self.variable or self.label or self.setting.name
+
+    def sibling(self, name: str) -> str:
+        """What its author calls another setting of the same guard and prefix."""
+        own = self.setting.variable if self.variable else self.name  # Ruby's variables have no siblings
+        prefix = (own or "").lower().removesuffix(self.setting.name)
+        return f"{prefix}{name}".upper() if own and own.isupper() else f"{prefix}{name}"
 
     def settled(self) -> object:
         """The value in its normal form."""
@@ -244,11 +276,16 @@ class Setting(NamedTuple):
         return self.kind.unit
 
 
-def find(setting: Setting, arguments: Mapping[str, object], environ: Mapping[str, str]) -> Given | None:
+def find(
+    setting: Setting,
+    arguments: Mapping[str, object],
+    environ: Mapping[str, str],
+    labels: Mapping[str, str],
+) -> Given | None:
     """What was given to the setting: the argument, else its variable, else Ruby's; ``...`` was not given."""
     argument = arguments.get(setting.name, ...)
     if argument is not ...:
-        return Given(setting, argument)
+        return Given(setting, argument, label=labels.get(setting.name))
     for variable in (setting.variable, setting.ruby_variable):
         text = text_of(environ, variable)
         if text is not None:

@@ -1,20 +1,21 @@
 """The settings of both guards among those of a framework: flat, under the names of the variables.
 
 A value may be of any type that an argument may have. A setting without a variable, which
-is a callable, is called as its variable would be. What is not given comes from the
-environment.
+is a callable, is called as its variable would be. An extension's keyword is the same name in
+lower case and without ``HOSTLINE_``. Problems call each by the name that its author wrote.
+What is not given comes from the environment.
 
-Imports: ``_environment``, ``settings``.
+Imports: ``_environment``, ``errors``, ``settings``.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias, TypeVar
 
 from hostline._environment import PREFIX, Setting, unknown_variables
 from hostline.errors import SettingsError
-from hostline.settings import CanonicalHostSettings, RequestTimeoutSettings, check_both
+from hostline.settings import CanonicalHostSettings, RequestTimeoutSettings, check_all
 
-T = TypeVar("T")
+_Guard = TypeVar("_Guard", CanonicalHostSettings, RequestTimeoutSettings)
 
 _Fields: TypeAlias = Mapping[str, str]
 
@@ -27,11 +28,21 @@ def _named(settings: Iterable[Setting], prefix: str) -> dict[str, str]:
 HOST_FIELDS: _Fields = _named(CanonicalHostSettings.settings(), "CANONICAL")
 TIMEOUT_FIELDS: _Fields = _named(RequestTimeoutSettings.settings(), "TIMEOUT")
 EVERY = (*HOST_FIELDS, *TIMEOUT_FIELDS)
+#: What an extension calls all of them.
+KEYWORDS = tuple(name.removeprefix(PREFIX).lower() for name in EVERY)
+
+_FLAT_NAMES = dict(zip(KEYWORDS, EVERY, strict=True))
 
 
 def arguments(given: Mapping[str, object], fields: _Fields) -> dict[str, object]:
-    """What of it is for a guard with these fields."""
-    return {fields[name]: value for name, value in given.items() if name in fields}
+    """What of it is for a guard with these fields; the last counts where both names of one are there."""
+    return {field: given[name] for field, name in _labels(given, fields).items()}
+
+
+def _labels(given: Mapping[str, object], fields: _Fields) -> dict[str, str]:
+    """By field, what its author calls it."""
+    flat_names = ((name, _FLAT_NAMES.get(name, name)) for name in given)
+    return {fields[flat_name]: name for name, flat_name in flat_names if flat_name in fields}
 
 
 def unknown(given: Mapping[str, object]) -> list[str]:
@@ -40,22 +51,21 @@ def unknown(given: Mapping[str, object]) -> list[str]:
     return list(unknown_variables(texts, EVERY))
 
 
-def loaded(load: Callable[[Mapping[str, object]], T], given: Mapping[str, object], fields: _Fields) -> T:
-    """What ``load`` makes of it, or one error for that and for unknown names."""
-    return _made(given, lambda: load(arguments(given, fields)))
+def load(guard: type[_Guard], given: Mapping[str, object], fields: _Fields) -> _Guard:
+    """The guard's settings, by what is given of these fields."""
+    return guard.load(arguments(given, fields), labels=_labels(given, fields))
 
 
 def check(given: Mapping[str, object]) -> None:
     """Raise one error for all that is wrong with what is given to both guards."""
-    _made(given, lambda: check_both(arguments(given, HOST_FIELDS), arguments(given, TIMEOUT_FIELDS)))
+    check_all(
+        lambda: _refuse_unknown(given),
+        lambda: load(CanonicalHostSettings, given, HOST_FIELDS),
+        lambda: load(RequestTimeoutSettings, given, TIMEOUT_FIELDS),
+    )
 
 
-def _made(given: Mapping[str, object], make: Callable[[], T]) -> T:
+def _refuse_unknown(given: Mapping[str, object]) -> None:
     problems = unknown(given)
-    try:
-        made = make()
-    except SettingsError as error:
-        raise SettingsError([*problems, *error.problems]) from None
     if problems:
         raise SettingsError(problems)
-    return made

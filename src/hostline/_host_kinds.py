@@ -83,8 +83,7 @@ def _host_remedy(given: Given, misread: _Misread) -> str | None:
     remedy = f"Write {given.name}={given.spelled(misread.meant)}"
     if not misread.is_https:
         return remedy
-    scheme = "scheme" if given.variable is None else "HOSTLINE_CANONICAL_SCHEME"
-    return f"{remedy} and {scheme}={given.spelled('https')}"
+    return f"{remedy} and {given.sibling('scheme')}={given.spelled('https')}"
 
 
 def _check_pattern(given: Given, item: object) -> Pattern:

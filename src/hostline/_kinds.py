@@ -41,6 +41,11 @@ def check_seconds(name: str, value: object) -> float | None:
     return _as_seconds(Given(Setting(name, None, "", None, None, SECONDS), value), value)
 
 
+def check_header_name(name: str, value: object) -> str:
+    """The name of a header in lower case; a problem calls the value by this name."""
+    return _check_header_name(Given(Setting(name, None, "", None, None, _HEADER_NAME), value), value)
+
+
 def check_each(check: Callable[[Given, object], T], given: Given, value: object) -> tuple[T, ...]:
     """Each item of a list in its normal form, or the problems of all of them."""
     checked: list[T] = []
@@ -187,18 +192,45 @@ def _check_callable(given: Given, value: object) -> object:
 SINKS = ("log", "prometheus", "opentelemetry", "sentry")
 
 
+def observers_of(*sinks: str) -> Kind:
+    """Callables, and these sinks by their names."""
+
+    def check_one(given: Given, item: object) -> object:
+        if isinstance(item, str) and item in SINKS:
+            if item not in sinks:
+                raise given.refusal_of(item, "would be told of nothing here")
+            return item
+        return _check_observer(given, item)
+
+    def check(given: Given, value: object) -> tuple[object, ...]:
+        observers = check_each(check_one, given, value)
+        names = [each for each in observers if isinstance(each, str)]
+        for name in names:
+            if names.count(name) > 1:
+                raise given.refusal(f"has {name} twice")
+        return observers
+
+    quoted = ", ".join(map(repr, sinks))
+    return Kind(
+        check,
+        f"{quoted}, a callable, or a list of them; () switches them off",
+        f"{', '.join(sinks[:-1])} and {sinks[-1]}, or some of them, or off",
+        read_list,
+        can_be_off=True,
+    )
+
+
 def _check_observer(given: Given, item: object) -> object:
-    if isinstance(item, str) and item in SINKS:
-        return item
-    if callable(item):
-        if inspect.iscoroutinefunction(item) or inspect.iscoroutinefunction(type(item).__call__):
-            raise given.refusal_of(item, "is an async function, which nobody would wait for")
-        return item
-    raise given.refusal_of(item, "is no observer")
-
-
-def _check_observers(given: Given, value: object) -> tuple[object, ...]:
-    return check_each(_check_observer, given, value)
+    if isinstance(item, type):
+        name = cast("type[object]", item).__name__
+        raise given.refusal_of(
+            item, "is a class, which each event would make an object of", f"Write {name}()"
+        )
+    if not callable(item):
+        raise given.refusal_of(item, "is no observer")
+    if inspect.iscoroutinefunction(item) or inspect.iscoroutinefunction(type(item).__call__):
+        raise given.refusal_of(item, "is an async function, which nobody would wait for")
+    return item
 
 
 def _check_path(given: Given, item: object) -> str:
@@ -303,6 +335,7 @@ BODY = Kind(
     can_be_off=True,
 )
 CALLABLE = Kind(_check_callable, "a function, or None")
+_HEADER_NAME = Kind(_check_header_name, "the name of a header, such as 'hostline-timeout', or None")
 HEADER_NAMES = Kind(
     _check_header_names,
     "the names of headers, such as ['hostline-timeout', 'grpc-timeout'], or None",
@@ -317,13 +350,8 @@ TIMEOUT_FOR = Kind(
     read_path_table,
     can_be_off=True,
 )
-OBSERVERS = Kind(
-    _check_observers,
-    "'log', 'prometheus', 'opentelemetry', 'sentry', a callable, or a list of them; () switches them off",
-    "log, prometheus, opentelemetry and sentry, or some of them, or off",
-    read_list,
-    can_be_off=True,
-)
+OBSERVERS = observers_of(*SINKS)
+HOST_OBSERVERS = observers_of("log", "prometheus", "opentelemetry")  # Sentry has no issue for a host
 PATHS = Kind(
     _check_paths,
     "what the paths begin with, such as ['/healthz', '/.well-known/']",

@@ -23,6 +23,7 @@ from hostline._deadlines import Claims, Lane, watchdog
 from hostline._greenlets import GreenletRequest
 from hostline._interrupts import ThreadRequest
 from hostline._obstacles import obstacle
+from hostline._protocols import check_wsgi_app
 from hostline._requests import State, current_request, logger
 from hostline._routes import Source
 from hostline._slow import ThreadWatch
@@ -173,6 +174,7 @@ class RequestTimeoutMiddleware:
     """
 
     def __init__(self, app: WSGIApplication, **options: Unpack[RequestTimeoutOptions]) -> None:
+        check_wsgi_app(app, "RequestTimeoutMiddleware")
         settings = RequestTimeoutSettings.load(options)
         self.app = app
         self.settings = settings

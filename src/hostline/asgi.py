@@ -14,6 +14,7 @@ from hostline._asgi_timeout import RequestTimeoutMiddleware
 from hostline._authority import Authority
 from hostline._host_guard import HostGuard
 from hostline._hosts import Asked
+from hostline._protocols import check_asgi_app
 from hostline._responses import PAGES, PROBLEM, Response, host_response
 from hostline.settings import CanonicalHostKeywords, check_environment
 
@@ -81,6 +82,7 @@ class CanonicalHostMiddleware:
         # No __init__: Python would call it on whatever is returned here, that is also on
         # another instance, the app of one that has no host.
         try:
+            check_asgi_app(app, "CanonicalHostMiddleware")
             guard = HostGuard.load({"host": host, **options})
         except Exception as error:  # noqa: BLE001 - whatever it is, it is to be heard of
             return cast("Self", unstartable(error))

@@ -11,7 +11,8 @@ goes through them as a server does. Needs Flask, for its type alone.
 from typing import cast
 
 from hostline import _flat_names
-from hostline._environment import PREFIX, nearest
+from hostline._environment import PREFIX, nearest, shown
+from hostline._flat_names import KEYWORDS
 from hostline.settings import CanonicalHostOptions, RequestTimeoutOptions
 from hostline.wsgi import CanonicalHostMiddleware, RequestTimeoutMiddleware
 
@@ -22,7 +23,10 @@ except ImportError as error:
 
 __all__ = ["Hostline"]
 
-_NAMES = [name.removeprefix(PREFIX).lower() for name in _flat_names.EVERY]
+_ELSEWHERE = (
+    "Write Hostline(app), not Hostline(app.wsgi_app); hostline.wsgi guards other WSGI apps, hostline.asgi "
+    "ASGI apps, and hostline.django has the entries of Django's MIDDLEWARE."
+)
 
 
 class Hostline:
@@ -33,17 +37,18 @@ class Hostline:
     """
 
     def __init__(self, app: Flask | None = None, **options: object) -> None:
-        unknown = [name for name in options if name not in _NAMES]
+        unknown = [name for name in options if name not in KEYWORDS]
         if unknown:
-            told = [f"{name} (the nearest is {nearest(name, _NAMES)})" for name in unknown]
+            told = [f"{name} (the nearest is {nearest(name, KEYWORDS)})" for name in unknown]
             raise TypeError(f"Hostline has no setting called {' or '.join(told)}")
-        given = {name: value for name, value in options.items() if value is not ...}
-        self._options = {f"{PREFIX}{name.upper()}": value for name, value in given.items()}
+        self._options = {name: value for name, value in options.items() if value is not ...}
         if app is not None:
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
         """Put both guards around the app, by what its ``config`` says now."""
+        if not isinstance(cast("object", app), Flask):
+            raise TypeError(f"Hostline guards a Flask app, and {shown(app)} is none. {_ELSEWHERE}")
         if "hostline" in app.extensions:
             raise RuntimeError("This Flask app has both guards already. Call Hostline(app) or init_app once.")
         config = cast("dict[str, object]", app.config)

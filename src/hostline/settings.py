@@ -31,6 +31,7 @@ from hostline._kinds import (
     ERROR_STATUS,
     HEADER,
     HEADER_NAMES,
+    HOST_OBSERVERS,
     OBSERVERS,
     PATHS,
     REDIRECT_STATUS,
@@ -72,6 +73,7 @@ __all__ = [
 T = TypeVar("T")
 
 _logger = logging.getLogger("hostline")
+_NO_LABELS: Mapping[str, str] = {}
 
 
 def _setting(default: T, kind: Kind, variable: str | None, doc: str, *, ruby: str | None = None) -> T:
@@ -93,13 +95,19 @@ class _Settings:
             object.__setattr__(self, name, value)
 
     @classmethod
-    def load(cls, arguments: Mapping[str, object], environ: Mapping[str, str] | None = None) -> Self:
+    def load(
+        cls,
+        arguments: Mapping[str, object],
+        environ: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] = _NO_LABELS,
+    ) -> Self:
         """The settings from what the user gave, the environment and the defaults, in this order.
 
         An argument that is ``...`` was not given; ``environ`` is ``os.environ`` unless told otherwise.
+        ``labels`` say what a problem calls an argument that its author calls otherwise than the field.
         """
         environ = os.environ if environ is None else environ
-        values, problems = cls._settled(cls._given(arguments, environ), environ)
+        values, problems = cls._settled(cls._given(arguments, environ, labels), environ)
         problems += unknown_variables(environ, _known_variables())
         if problems:
             raise SettingsError(problems)
@@ -121,11 +129,16 @@ class _Settings:
         return {each.name: named.get(each.name, "default") for each in cls.settings()}
 
     @classmethod
-    def _given(cls, arguments: Mapping[str, object], environ: Mapping[str, str]) -> dict[str, Given]:
+    def _given(
+        cls,
+        arguments: Mapping[str, object],
+        environ: Mapping[str, str],
+        labels: Mapping[str, str] = _NO_LABELS,
+    ) -> dict[str, Given]:
         """By name, what is not left to its default."""
         settings = cls.settings()
         _refuse_unknown_arguments(cls, arguments, [each.name for each in settings])
-        found = (find(each, arguments, environ) for each in settings)
+        found = (find(each, arguments, environ, labels) for each in settings)
         return {each.setting.name: each for each in found if each is not None}
 
     @classmethod
@@ -243,7 +256,7 @@ class CanonicalHostSettings(_Settings):
     )
     observers: tuple[str | Callable[[object], object], ...] = _setting(
         ("log",),
-        OBSERVERS,
+        HOST_OBSERVERS,
         "HOSTLINE_CANONICAL_OBSERVERS",
         "Who is told of each request that is redirected or rejected: `log`, `prometheus`, `opentelemetry`.",
     )
@@ -392,8 +405,8 @@ class RequestTimeoutSettings(_Settings):
         if values.get("content_type") is None or values.get("body") is not None or body_is_wrong:
             return
         each = given["content_type"]
-        body = "body" if each.variable is None else "HOSTLINE_TIMEOUT_BODY"
-        yield from each.refusal("has no body to describe", f"Give {body} as well, or leave this out").problems
+        remedy = f"Give {each.sibling('body')} as well, or leave this out"
+        yield from each.refusal("has no body to describe", remedy).problems
 
 
 def _described(declared: "Field[object]") -> Setting:
@@ -418,17 +431,17 @@ def _known_variables() -> frozenset[str]:
 
 def check_environment(environ: Mapping[str, str] | None = None) -> None:
     """Raise one ``SettingsError`` for all that is wrong with the variables of both guards."""
-    check_both({}, {}, environ)
+    check_all(
+        lambda: CanonicalHostSettings.load({}, environ), lambda: RequestTimeoutSettings.load({}, environ)
+    )
 
 
-def check_both(
-    host: Mapping[str, object], timeout: Mapping[str, object], environ: Mapping[str, str] | None = None
-) -> None:
-    """The same, with the arguments that each guard is given."""
-    problems: dict[str, None] = {}  # an unknown variable is a problem of both, and told once
-    for guard, arguments in ((CanonicalHostSettings, host), (RequestTimeoutSettings, timeout)):
+def check_all(*checks: Callable[[], object]) -> None:
+    """Raise one ``SettingsError`` for those of all of these."""
+    problems: dict[str, None] = {}  # an unknown variable is a problem of both guards, and told once
+    for check in checks:
         try:
-            guard.load(arguments, environ)
+            check()
         except SettingsError as error:
             problems.update(dict.fromkeys(error.problems))
     if problems:

@@ -13,6 +13,7 @@ from hostline import _wsgi_exchange
 from hostline._authority import Authority
 from hostline._host_guard import HostGuard
 from hostline._hosts import Asked
+from hostline._protocols import check_wsgi_app
 from hostline._responses import PAGES, host_response
 from hostline._wsgi_exchange import media_type, octets, send, target
 from hostline._wsgi_timeout import RequestTimeoutMiddleware
@@ -60,6 +61,7 @@ class CanonicalHostMiddleware:
         """The guarded app; without a host, the app."""
         # No __init__: Python would call it on whatever is returned here, that is also on
         # another instance, the app of one that has no host.
+        check_wsgi_app(app, "CanonicalHostMiddleware")
         guard = HostGuard.load({"host": host, **options})
         if guard is None:
             return cast("Self", app)

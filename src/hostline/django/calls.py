@@ -11,8 +11,9 @@ from hostline._responses import phrase
 CALL = "hostline.django_call"
 
 GUARDED_TWICE = (
-    "Requests are timed twice: by hostline.django.RequestTimeoutMiddleware in MIDDLEWARE, and by what is "
-    "wrapped around the app in wsgi.py or asgi.py. Remove one of them."
+    "Requests are timed twice: by hostline.django.RequestTimeoutMiddleware in MIDDLEWARE, and by another "
+    "around it: the same entry once more, or what the app is wrapped in in wsgi.py or asgi.py. Remove one "
+    "of them."
 )
 
 

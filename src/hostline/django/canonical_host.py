@@ -25,7 +25,9 @@ class CanonicalHostMiddleware:
     async_capable = True
 
     def __init__(self, get_response: GetResponse) -> None:
-        guard = _flat_names.loaded(HostGuard.load, flat_settings.given(), _flat_names.HOST_FIELDS)
+        given = flat_settings.given()
+        _flat_names.check(given)
+        guard = HostGuard.load(_flat_names.arguments(given, _flat_names.HOST_FIELDS))
         if guard is None:
             raise MiddlewareNotUsed("No canonical host is set.")
         settings = guard.rules.settings

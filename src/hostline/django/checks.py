@@ -5,7 +5,8 @@ expected; from W010 on with ``--deploy`` alone. ``docs/reference/checks.md`` lis
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from django.conf import settings
@@ -19,11 +20,12 @@ from hostline.django import flat_settings
 from hostline.errors import SettingsError
 from hostline.settings import CanonicalHostSettings, RequestTimeoutSettings
 
-T = TypeVar("T")
+_Guard = TypeVar("_Guard", CanonicalHostSettings, RequestTimeoutSettings)
 
 _CANONICAL_HOST = "hostline.django.CanonicalHostMiddleware"
 _REQUEST_TIMEOUT = "hostline.django.RequestTimeoutMiddleware"
 _ENTRIES = frozenset({_CANONICAL_HOST, _REQUEST_TIMEOUT})
+_NO_ENTRIES = ("hostline.wsgi.", "hostline.asgi.", "hostline.flask.")
 #: What answers by itself, and so answers for a wrong host where it stands before the canonical one.
 _ANSWERING = ("django.", "whitenoise.")
 
@@ -31,8 +33,8 @@ _ANSWERING = ("django.", "whitenoise.")
 def check_configuration(app_configs: object = None, **_: object) -> list[CheckMessage]:
     """The checks of every ``manage.py check`` and every start of the development server."""
     del app_configs
-    host, host_problems = _loaded(CanonicalHostSettings.load, _flat_names.HOST_FIELDS)
-    timeout, timeout_problems = _loaded(RequestTimeoutSettings.load, _flat_names.TIMEOUT_FIELDS)
+    host, host_problems = _loaded(CanonicalHostSettings, _flat_names.HOST_FIELDS)
+    timeout, timeout_problems = _loaded(RequestTimeoutSettings, _flat_names.TIMEOUT_FIELDS)
     return [
         # What is wrong with the environment is a problem of both guards.
         *(Error(each, id="hostline.E001") for each in dict.fromkeys([*host_problems, *timeout_problems])),
@@ -40,24 +42,23 @@ def check_configuration(app_configs: object = None, **_: object) -> list[CheckMe
         *(_of_canonical_host(host) if host and _CANONICAL_HOST in settings.MIDDLEWARE else ()),
         *(_of_timeout(timeout) if timeout and _REQUEST_TIMEOUT in settings.MIDDLEWARE else ()),
         *_of_unread_settings(),
+        *_of_entries(),
     ]
 
 
 def check_deployment(app_configs: object = None, **_: object) -> list[CheckMessage]:
     """The checks of ``manage.py check --deploy``."""
     del app_configs
-    host, _host_problems = _loaded(CanonicalHostSettings.load, _flat_names.HOST_FIELDS)
-    timeout, _timeout_problems = _loaded(RequestTimeoutSettings.load, _flat_names.TIMEOUT_FIELDS)
+    host, _host_problems = _loaded(CanonicalHostSettings, _flat_names.HOST_FIELDS)
+    timeout, _timeout_problems = _loaded(RequestTimeoutSettings, _flat_names.TIMEOUT_FIELDS)
     if host is None or timeout is None:
         return []  # the other check has told why
     return [*_of_wrappers(), *_of_redirects(host), *_of_advice(Situation(host, timeout, os.environ))]
 
 
-def _loaded(
-    load: Callable[[Mapping[str, object]], T], fields: Mapping[str, str]
-) -> tuple[T | None, tuple[str, ...]]:
+def _loaded(guard: type[_Guard], fields: Mapping[str, str]) -> tuple[_Guard | None, tuple[str, ...]]:
     try:
-        return load(_flat_names.arguments(flat_settings.given(), fields)), ()
+        return _flat_names.load(guard, flat_settings.given(), fields), ()
     except SettingsError as error:
         return None, error.problems
 
@@ -151,6 +152,23 @@ def _of_unread_settings() -> Iterator[CheckMessage]:
             )
 
 
+def _of_entries() -> Iterator[CheckMessage]:
+    middleware: list[str] = settings.MIDDLEWARE
+    for entry, count in Counter(middleware).items():
+        if entry.startswith(_NO_ENTRIES):
+            yield Error(
+                f"{entry} is no entry of MIDDLEWARE: the start fails, or each request.",
+                hint=f"Write {_CANONICAL_HOST} or {_REQUEST_TIMEOUT}, or both.",
+                id="hostline.E004",
+            )
+        if entry in _ENTRIES and count > 1:
+            yield Warning(
+                f"{entry} is {count} times in MIDDLEWARE.",
+                hint="Once is enough: leave the first.",
+                id="hostline.W007",
+            )
+
+
 def _of_wrappers() -> Iterator[CheckMessage]:
     for name in ("WSGI_APPLICATION", "ASGI_APPLICATION"):
         app = _imported(getattr(settings, name, None))
@@ -203,4 +221,8 @@ def _of_advice(situation: Situation) -> Iterator[CheckMessage]:
     for each in advice(situation):
         if each.id == "https-unseen" and settings.SECURE_PROXY_SSL_HEADER:
             continue  # by which Django sees it, and so does the entry
-        yield Warning(each.text, hint=f"hostline config calls this {each.id}.", id="hostline.W013")
+        yield Warning(
+            each.text,
+            hint=f"hostline config calls this {each.id}, and settings as arguments are called.",
+            id="hostline.W013",
+        )

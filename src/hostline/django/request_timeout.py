@@ -17,7 +17,7 @@ from hostline._routes import DJANGO_REQUEST
 from hostline.django import flat_settings
 from hostline.django.layers import GetResponse, Response, is_made_async
 from hostline.django.sync_stack import SyncStack
-from hostline.settings import RequestTimeoutOptions, RequestTimeoutSettings, Seconds
+from hostline.settings import RequestTimeoutOptions, Seconds
 
 _TimeoutFor: TypeAlias = Callable[[HttpRequest], Seconds | EllipsisType]
 
@@ -50,7 +50,7 @@ class RequestTimeoutMiddleware:
 def _options() -> RequestTimeoutOptions:
     """What Django's settings say, for a guard that is called with an environ or a scope."""
     given = flat_settings.given()
-    _flat_names.loaded(RequestTimeoutSettings.load, given, _flat_names.TIMEOUT_FIELDS)
+    _flat_names.check(given)
     options = _flat_names.arguments(given, _flat_names.TIMEOUT_FIELDS)
     timeout_for = options.get("timeout_for")
     if callable(timeout_for):

@@ -1,11 +1,12 @@
 """How long is left, as an HTTP client needs it: for its timeouts, and in a header for the next service.
 
-Imports the deadline API alone.
+Imports: ``_deadline_api``, ``_kinds``.
 """
 
 from math import ceil
 
 from hostline._deadline_api import remaining
+from hostline._kinds import check_header_name
 
 #: Our own header: milliseconds, as Envoy's.
 HEADER = "hostline-timeout"
@@ -25,6 +26,13 @@ def left() -> float | None:
 def capped(timeout: float | None, limit: float) -> float:
     """A timeout that does not exceed what is left."""
     return limit if timeout is None else min(timeout, limit)
+
+
+def checked(header: str | None) -> str | None:
+    """The name of the header to write, as it is; or a ``SettingsError``."""
+    if header is not None:
+        check_header_name("header", header)
+    return header
 
 
 def written(header: str, seconds: float) -> str:

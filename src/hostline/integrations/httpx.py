@@ -11,7 +11,7 @@ these wrap either's transports, and nothing of them is imported.
 from types import TracebackType
 from typing import Any, Self
 
-from hostline.integrations._budgets import HEADER, capped, left, written
+from hostline.integrations._budgets import HEADER, capped, checked, left, written
 
 __all__ = ["HEADER", "AsyncDeadlineTransport", "DeadlineTransport"]
 
@@ -40,7 +40,7 @@ class DeadlineTransport:
 
     def __init__(self, transport: Any, *, header: str | None = None) -> None:
         self._transport = transport
-        self._header = header
+        self._header = checked(header)
 
     def handle_request(self, request: Any) -> Any:
         """Send it, with what is left of the time."""
@@ -66,7 +66,7 @@ class AsyncDeadlineTransport:
 
     def __init__(self, transport: Any, *, header: str | None = None) -> None:
         self._transport = transport
-        self._header = header
+        self._header = checked(header)
 
     async def handle_async_request(self, request: Any) -> Any:
         """Send it, with what is left of the time."""

@@ -7,7 +7,7 @@ session.mount("http://", DeadlineAdapter())
 
 from typing import Any, cast
 
-from hostline.integrations._budgets import HEADER, capped, left, written
+from hostline.integrations._budgets import HEADER, capped, checked, left, written
 
 try:
     from requests import PreparedRequest, Response
@@ -32,7 +32,7 @@ class DeadlineAdapter(HTTPAdapter):
     __attrs__ = [*HTTPAdapter.__attrs__, "_header"]  # noqa: RUF012 - what is pickled of it, as there
 
     def __init__(self, *args: Any, header: str | None = None, **options: Any) -> None:
-        self._header = header
+        self._header = checked(header)
         super().__init__(*args, **options)
 
     def send(self, request: PreparedRequest, *args: Any, **options: Any) -> Response:

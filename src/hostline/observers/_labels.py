@@ -4,10 +4,12 @@ A method that HTTP does not define is the word of a client; a path is one too, w
 only the route counts. A framework's routes are few, as a rule; where they are made at run
 time, all that come after :data:`MOST_ROUTES` are ``"other"``.
 
-Imports: ``_native``.
+Imports: ``_environment``, ``_native``, ``errors``.
 """
 
+from hostline._environment import shown
 from hostline._native import native_lock
+from hostline.errors import SettingsError
 
 #: Those of RFC 9110, and PATCH (RFC 5789).
 METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
@@ -20,11 +22,18 @@ def method_label(method: str, other: str = OTHER) -> str:
     return method if method in METHODS else other
 
 
+def check_most(name: str, value: object, least: int = 1) -> int:
+    """How many of something there may be at most, or a ``SettingsError`` that calls it by this name."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise SettingsError([f"{name}={shown(value)} is no limit. Write a whole number from {least} on."])
+    return value
+
+
 class RouteLabels:
     """The routes seen so far, up to a number. From any thread."""
 
     def __init__(self, most: int = MOST_ROUTES) -> None:
-        self._most = most
+        self._most = check_most("most_routes", most, least=0)
         self._known: dict[str | None, str] = {None: ""}  # grows only, with the lock held
         self._lock = native_lock()
 

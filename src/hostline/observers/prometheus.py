@@ -8,8 +8,8 @@ choice, and label nothing.
 Right in prometheus_client's multi-process mode. Of its gauges only the one that is asked for
 is there, and that counts the processes that live.
 
-Imports: ``_host_events``, ``_requests``, and prometheus_client, which does not block: its values are in
-memory, or in a memory-mapped file.
+Imports: ``_host_events``, ``_requests``, ``errors``, and prometheus_client, which does not block: its values
+are in memory, or in a memory-mapped file.
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,7 @@ from typing import TypeAlias
 
 from hostline._host_events import HostEvent
 from hostline._requests import RequestEvent, State
+from hostline.errors import SettingsError
 from hostline.observers._labels import MOST_ROUTES, RouteLabels, method_label
 
 try:
@@ -35,14 +36,19 @@ _Labels: TypeAlias = tuple[str, str, State]
 _Children: TypeAlias = dict[_Labels, Histogram]
 _ENDS = frozenset({State.COMPLETED, State.EXPIRED, State.TIMED_OUT})
 
+_TWICE = (
+    "There is a PrometheusObserver in this registry already: another one of yours, or that by the name "
+    "'prometheus'. Give one to both guards, or each a registry of its own."
+)
+
 
 class PrometheusObserver:
     """Counts and measures what happens to requests, in a registry of prometheus_client's.
 
     ``registry`` is the default one where it is None; a registry takes one observer, to be
-    given to both guards. ``buckets`` are the upper bounds of the histograms, in seconds.
-    ``in_flight`` adds a gauge of the requests that run; it makes two events of each request.
-    May be called from any thread.
+    given to both guards, and a second is a :class:`hostline.SettingsError`. ``buckets`` are
+    the upper bounds of the histograms, in seconds. ``in_flight`` adds a gauge of the requests
+    that run; it makes two events of each request. May be called from any thread.
     """
 
     is_immediate = True
@@ -59,9 +65,14 @@ class PrometheusObserver:
         self._routes = RouteLabels(most_routes)
         histogram = partial(Histogram, labelnames=_LABELS, buckets=buckets, registry=registry)
         counter = partial(Counter, registry=registry)
-        self._wait = histogram(
-            "hostline_request_wait_seconds", "How long requests waited before they reached the app."
-        )
+        try:
+            self._wait = histogram(
+                "hostline_request_wait_seconds", "How long requests waited before they reached the app."
+            )
+        except ValueError as error:
+            if "Duplicated timeseries" not in str(error):
+                raise
+            raise SettingsError([_TWICE]) from error
         self._service = histogram(
             "hostline_request_service_seconds", "How long requests ran, to their answer or their abort."
         )

@@ -22,7 +22,7 @@ from typing import Any
 from hostline._requests import RequestEvent, State
 from hostline._stacks import library_of
 from hostline.errors import RequestExpiryError, RequestTimeoutError, RequestTimeoutException
-from hostline.observers._labels import MOST_ROUTES, RouteLabels, method_label
+from hostline.observers._labels import MOST_ROUTES, RouteLabels, check_most, method_label
 
 try:
     import sentry_sdk
@@ -55,8 +55,8 @@ class SentryObserver:
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._routes = RouteLabels(most_routes)
-        self._limit = _Limit(most, clock)
-        self._most_per_issue = most_per_issue
+        self._limit = _Limit(check_most("most", most), clock)
+        self._most_per_issue = check_most("most_per_issue", most_per_issue)
         self._issues: dict[tuple[str, ...], _Limit] = {}
         self._clock = clock
         _drop_duplicates()
