@@ -1,4 +1,4 @@
-"""Who may import whom (the table of the design, section 2), read from the source of every module."""
+"""Who may import whom, read from the source of every module."""
 
 import ast
 import sys

@@ -6,6 +6,7 @@
 import importlib.util
 import json
 import linecache
+import logging
 import re
 import socket
 import sys
@@ -28,6 +29,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from prometheus_client import CollectorRegistry, generate_latest
 from sentry_sdk.transport import Transport
 
+from hostline._log import logger
 from hostline.observers.opentelemetry import OpenTelemetryObserver
 from hostline.observers.prometheus import PrometheusObserver
 from hostline.observers.sentry import SentryObserver
@@ -46,6 +48,7 @@ PAGE = ROOT / "docs" / "how-to" / "observe.md"
 _SHOWN = re.compile(r"(<!-- output: ([\w ]+) -->\n```\w+\n)(.*?)(^```$)", re.DOTALL | re.MULTILINE)
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _FILE = "/app/shop.py"
+PATHS = ("/orders/7", "/reports/2026", "/orders/8", "/orders/9")
 LIMIT = 0.5  # the page's: long enough for a slow machine to get to the slow line
 
 
@@ -79,6 +82,29 @@ def _block_class(name, **names):
 def _of_the_app(stack):
     """Without Flask's frames, which come first, and are another version's tomorrow."""
     return stack[stack.index(f'  File "{_FILE}"') :]
+
+
+def _of_the_log():
+    lines = []
+
+    class Handler(logging.Handler):
+        def emit(self, record):
+            if hasattr(record, "state"):  # of a request
+                line = f"{record.levelname:5} {record.getMessage()}"
+                lines.append((PATHS.index(record.path), len(lines), line))
+
+    handler, level = Handler(), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        with shop("log") as app:
+            ask_for_one_of_each(app)
+            assert eventually(lambda: any("state=timed_out" in line for _, _, line in lines))
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+    # By their requests, for it is another thread that writes of the timeout.
+    return "\n".join(line for _, _, line in sorted(lines))
 
 
 def _of_prometheus():
@@ -153,13 +179,17 @@ def _of_sentry():
     finally:
         sentry_sdk.get_global_scope().set_client(None)
     shown = ("transaction", "fingerprint", "exception", "request", "tags", "contexts")
-    timed_out = {key: max(transport.events, key=lambda each: each["fingerprint"])[key] for key in shown}
-    timed_out["contexts"] = {"hostline": timed_out["contexts"]["hostline"]}
+    expired, timed_out = (
+        {key: event[key] for key in shown if key in event}
+        for event in sorted(transport.events, key=lambda each: each["fingerprint"])
+    )
+    for event in (expired, timed_out):
+        event["contexts"] = {"hostline": event["contexts"]["hostline"]}
     stacktrace = timed_out["exception"]["values"][0]["stacktrace"]
     stacktrace["frames"] = [
         frame for frame in stacktrace["frames"] if frame["in_app"]
     ]  # Flask's come before it
-    return json.dumps(timed_out, indent=2)
+    return f"{json.dumps(timed_out, indent=2)}\n{json.dumps(expired, indent=2)}"
 
 
 @contextmanager
@@ -199,10 +229,11 @@ def _of_rollbar():
                 assert eventually(lambda: len(received) == 2)
         finally:
             rollbar._initialized = False
-    timed_out = max((each["data"] for each in received), key=lambda each: each["fingerprint"])
-    shown = {key: timed_out[key] for key in ("level", "context", "fingerprint", "body")}
-    shown["body"]["message"]["stack"] = _of_the_app(shown["body"]["message"]["stack"])
-    return json.dumps(shown, indent=2)
+    sent = sorted((each["data"] for each in received), key=lambda each: each["fingerprint"])
+    kept = ("level", "context", "fingerprint", "body")
+    expired, timed_out = ({key: each[key] for key in kept if key in each} for each in sent)
+    timed_out["body"]["message"]["stack"] = _of_the_app(timed_out["body"]["message"]["stack"])
+    return f"{json.dumps(timed_out, indent=2)}\n{json.dumps(expired, indent=2)}"
 
 
 def _of_honeybadger():
@@ -211,11 +242,13 @@ def _of_honeybadger():
         with shop(_block_class("HoneybadgerObserver")()) as app:
             ask_for_one_of_each(app)
             assert eventually(lambda: len(received) == 2)
-    timed_out = max(received, key=lambda each: each["error"]["fingerprint"])
-    error = {key: timed_out["error"][key] for key in ("class", "message")}
-    context = timed_out["request"]["context"]
-    context["stack"] = _of_the_app(context["stack"])
-    return json.dumps({"error": error, "context": context}, indent=2)
+    shown = []
+    for each in received:
+        error = {key: each["error"][key] for key in ("class", "message")}
+        shown.append({"error": error, "context": each["request"]["context"]})
+    expired, timed_out = sorted(shown, key=lambda each: each["context"]["stack"] is not None)
+    timed_out["context"]["stack"] = _of_the_app(timed_out["context"]["stack"])
+    return f"{json.dumps(timed_out, indent=2)}\n{json.dumps(expired, indent=2)}"
 
 
 def _of_statsd():
@@ -235,6 +268,7 @@ def _of_statsd():
 
 
 SINKS = {
+    "log": _of_the_log,
     "prometheus": _of_prometheus,
     "opentelemetry metrics": _of_opentelemetry_metrics,
     "opentelemetry events": _of_opentelemetry_events,
@@ -250,6 +284,8 @@ def _masked(text):
     text = re.sub(r"\d+\.\d{2,}(e-?\d+)?", "#", text)
     text = re.sub(r"_sum\{(.*)\} .*", r"_sum{\1} #", text)
     text = re.sub(r":[\d.]+\|ms", ":#|ms", text)
+    text = re.sub(r"\b(wait|service)=\d+ms", r"\1=#ms", text)
+    text = re.sub(r"\d+ frames", "# frames", text)  # another version's of Flask
     return re.sub(r'"timestamp": ".*?"', '"timestamp": "#"', text)
 
 

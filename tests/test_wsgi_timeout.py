@@ -7,16 +7,19 @@ import logging
 import os
 import signal
 import socket
+import sqlite3
 import sys
 import threading
 import time
 import weakref
 from functools import partial
 from time import monotonic
+from types import SimpleNamespace
 from wsgiref.util import FileWrapper
 from wsgiref.validate import validator
 
 import pytest
+from werkzeug.local import LocalProxy
 
 from hostline import (
     RequestExpiryError,
@@ -1408,3 +1411,27 @@ def test_between_two_chunks_nothing_of_the_app_s_is_slow(caplog):
     assert look(asked["hostline.request"]) == 1
     assert list(chunks) == [b"one", b"two"]
     chunks.close()
+
+
+def test_nobody_but_the_app_looks_behind_its_proxy(short):
+    """What it waits in is looked at by the watchdog, and to ask a proxy what it is runs the app's code."""
+    callers = []
+
+    def connection():
+        callers.append(threading.get_ident())
+        return connections.setdefault(threading.get_ident(), sqlite3.connect(":memory:"))
+
+    connections = {}
+    holder = SimpleNamespace(db=LocalProxy(connection))
+    steps = 2_000_000
+
+    def app(environ, start_response):
+        numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
+        count = f"{numbers} SELECT count(*) FROM n"
+        db = holder.db
+        db.execute(count, (steps,)).fetchone()
+        holder.db.execute(count, (steps,)).fetchone()
+        return hello(environ, start_response)
+
+    assert in_thread(lambda: serve(short(app))).status == 504
+    assert len(set(callers)) == 1
