@@ -22,7 +22,8 @@ FORGED_WAIT = 3600.0
 UNKNOWN = (
     "Either a proxy sets X-Request-Start, or nobody looks at it: which, and in which format it is, cannot "
     "be seen from outside. The log can tell: hostline's line with this id, at INFO, has wait= if the app got "
-    "a header that it understands. gunicorn's --access-logformat '%({x-request-start}i)s' shows the header itself."
+    "a header that it understands. gunicorn's --access-logformat '%({x-request-start}i)s' shows the header "
+    "itself."
 )
 
 
