@@ -94,10 +94,38 @@ def test_each_driver_has_its_own_way():
         pass
 
 
+class _Server:
+    """The cursor of one with a limit of its own."""
+
+    def __init__(self, own):
+        self.told = []
+        self._own = own
+
+    def execute(self, statement):
+        self.told.append(statement)
+
+    def fetchone(self):
+        return (self._own,)
+
+    def followed(self, **options):
+        """What it is told in a request."""
+        limit, self.told = _drivers.StatementTimeout(), []
+        ask(lambda: limit.follow(self), **options)
+        return self.told
+
+
 def test_the_limit_is_what_is_left():
-    assert _drivers.limiting_statement() is None
-    told, _ = ask(_drivers.limiting_statement, service_timeout=LONG)
+    asked, told = _Server("0").followed(service_timeout=LONG)
+    assert asked == "SHOW statement_timeout"
     assert 0 < int(told.removeprefix("SET LOCAL statement_timeout = ")) <= LONG * 1000
+
+
+def test_the_server_s_limit_is_not_loosened():
+    assert _Server("5s").followed(service_timeout=LONG)[1:] == ["SET LOCAL statement_timeout = 5000"]
+
+
+def test_without_a_limit_the_server_is_told_nothing():
+    assert _Server("0").followed(service_timeout=0) == []
 
 
 # Django

@@ -21,7 +21,11 @@ from typing import Any
 from hostline._deadline_api import current
 from hostline._requests import RequestDetails, State
 from hostline.errors import RequestTimeoutException
-from hostline.integrations._drivers import NO_STATEMENT_TIMEOUT, cancelled_at_the_deadline, limiting_statement
+from hostline.integrations._drivers import (
+    StatementTimeout,
+    cancelled_at_the_deadline,
+    is_in_failed_transaction,
+)
 
 try:
     from django.core.signals import request_started
@@ -42,7 +46,7 @@ class _Wrapper:
         #: The request that it is used for, or was last.
         self._request: RequestDetails | None = current()
         self._limits = limits
-        self._has_limited = False
+        self._statement_timeout = StatementTimeout()
 
     def __call__(
         self, execute: Callable[..., Any], sql: str, params: Any, many: bool, context: dict[str, Any]
@@ -53,7 +57,7 @@ class _Wrapper:
         try:
             with cancelled_at_the_deadline(connection.connection):
                 if self._limits and connection.in_atomic_block:
-                    self._limit(context["cursor"])
+                    self._limit(connection)
                 return execute(sql, params, many, context)
         except RequestTimeoutException:
             connection.close()
@@ -67,21 +71,22 @@ class _Wrapper:
             connection.in_atomic_block = connection.closed_in_transaction = False
             connection.close()
 
-    def _limit(self, cursor: Any) -> None:
-        statement = limiting_statement()
-        if statement is not None:
-            self._has_limited = True
-            cursor.cursor.execute(statement)
-        elif self._has_limited:
-            self._has_limited = False
-            cursor.cursor.execute(NO_STATEMENT_TIMEOUT)
+    def _limit(self, connection: Any) -> None:
+        driver_s = connection.connection
+        # There, a statement of ours would stand in the way of the ROLLBACK TO SAVEPOINT.
+        if is_in_failed_transaction(driver_s):
+            return
+        # Not the query's own cursor, which may be one on the server, with a query for its name.
+        with connection.wrap_database_errors, driver_s.cursor() as cursor:
+            self._statement_timeout.follow(cursor)
 
 
 def attach(*, statement_timeout: bool = False) -> None:
     """Have the queries of all connections that are opened from now on stop at the deadline.
 
     With ``statement_timeout``, PostgreSQL is told before each statement in an ``atomic``
-    block how long is left, at the price of one more round trip for each.
+    block how long is left, at the price of one more round trip for each. A stricter limit
+    that the connection has of its own stays.
     """
 
     def wrap(connection: Any, **_: object) -> None:
