@@ -5,16 +5,16 @@ import time
 
 import pytest
 import sqlalchemy
-from django.core.signals import request_started
+from django.core.signals import request_finished, request_started
 from django.db import close_old_connections, connections, transaction
 from django.db.backends.signals import connection_created
 from django.db.backends.sqlite3.base import DatabaseWrapper
 
 import django_connections
-from hostline.integrations import _drivers
+from hostline.integrations import _drivers, django_db
 from hostline.integrations import sqlalchemy as integration
 from hostline.wsgi import RequestTimeoutMiddleware
-from timeouts import LONG, hello, in_thread, serve
+from timeouts import LONG, hello, in_thread, late, serve
 
 COUNTING = (
     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n WHERE i < 0"
@@ -182,6 +182,23 @@ def test_a_django_connection_is_wrapped_once():
     assert len(connection.execute_wrappers) == 1
 
 
+@pytest.mark.usefixtures("database")
+def test_a_wrapper_of_the_app_s_is_taken_off_again():
+    """And no other, though the connection is opened while it is there."""
+    seen = []
+
+    def watching(execute, *args):
+        seen.append(args[0])
+        return execute(*args)
+
+    connection = connections["default"]
+    with connection.execute_wrapper(watching):
+        ask_django("SELECT 1")
+    ask_django("SELECT 2")
+    assert seen == ["SELECT 1"]
+    assert [type(each) for each in connection.execute_wrappers] == [django_db._Wrapper]
+
+
 def test_sqlite_s_interrupt_is_found():
     connection = sqlite3.connect(":memory:")
     assert _drivers.cancel_of(connection) == connection.interrupt
@@ -276,6 +293,38 @@ def test_a_connection_that_a_django_test_has_opened_stays():
             assert ask(begin, service_timeout=LONG) == (opened, 200)
     finally:
         request_started.connect(close_old_connections)
+
+
+@pytest.mark.usefixtures("lasting")
+def test_a_request_may_be_aborted_behind_its_response(road):
+    """By a guard around Django, which tells that the response is closed before that is over."""
+
+    def torn():
+        request_started.send(sender=None)
+        ask_django("SELECT 1")
+        request_finished.send(sender=None)
+        transaction.atomic().__enter__()
+        late()
+
+    def requests():
+        try:
+            return [ask(each, service_timeout=LONG)[1] for each in (begin, torn, begin)], connections[
+                "default"
+            ].in_atomic_block
+        finally:
+            connections.close_all()
+
+    assert road(requests) == ([200, 504, 200], False)
+
+
+@pytest.mark.usefixtures("lasting")
+def test_a_connection_that_hostline_does_not_know_is_left_alone():
+    """One that was in a block before ``attach``, when a response is closed."""
+    connection_created.disconnect(dispatch_uid="hostline")
+    with transaction.atomic():
+        opened = connections["default"].connection
+        request_finished.send(sender=None)
+        assert connections["default"].connection is opened
 
 
 @pytest.mark.usefixtures("lasting")

@@ -1,10 +1,13 @@
 """Queries that run at the deadline, on a real PostgreSQL: gone from the server, and no connection lost."""
 
 import asyncio
+import gc
 import logging
 import random
 import threading
 import time
+import unittest
+import weakref
 from contextlib import nullcontext
 from functools import partial
 from importlib.util import find_spec
@@ -12,9 +15,14 @@ from importlib.util import find_spec
 import psycopg
 import pytest
 import sqlalchemy
+from django.core.handlers.wsgi import WSGIHandler
 from django.core.signals import request_started
 from django.db import DataError, InternalError, OperationalError, connections, transaction
 from django.db.backends.signals import connection_created
+from django.http import HttpResponse
+from django.test import Client as DjangoClient
+from django.test import TestCase, override_settings
+from django.urls import path as django_path
 from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -30,9 +38,12 @@ from timeouts import (
     LONG,
     Client,
     Recorder,
+    environ,
     eventually,
     hello,
     in_thread,
+    late,
+    linger,
     scope,
     serve,
 )
@@ -391,6 +402,38 @@ def test_rows_that_come_one_by_one(limited):
     assert in_time(work) == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("is_limited", (False, True))
+@pytest.mark.parametrize("driver", SYNC)
+def test_slow_rows_that_come_one_by_one(road, server, watch, driver, is_limited):
+    """The query goes on where nothing of ours is run: by the server's limit, or by the app's own block."""
+    engine = sqlalchemy.create_engine(url(server, driver))
+    integration.attach(engine, statement_timeout=is_limited)
+    query = sqlalchemy.text(
+        "SELECT n, CASE WHEN n = 3 THEN pg_sleep(30)::text END FROM generate_series(1, 5) AS n"
+    )
+
+    def work():
+        with engine.connect().execution_options(yield_per=2) as connection:
+            driver_s = connection.connection.driver_connection
+            block = nullcontext() if is_limited else hostline.interruptible(driver_s.cancel)
+            with block, connection.execute(query) as rows:
+                seen.extend(n for n, _ in rows)
+
+    seen = []
+    sleeping(engine, 0)
+    began = time.monotonic()
+    served = road(lambda: serve(wsgi(work)))
+    answered = time.monotonic() - began - LIMIT
+    gone = watch.when_gone() - began - LIMIT
+    tell(gone, answered)
+    # The server's error comes at the deadline too, and whichever is first.
+    assert served.status == 504 or (is_limited and isinstance(served.error, sqlalchemy.exc.OperationalError))
+    assert 3 not in seen
+    assert max(answered, gone) < GONE_WITHIN
+    assert engine.pool.checkedout() == 0
+    engine.dispose()
+
+
 def test_fastapi_s_pool_threads(run, engine, watch):  # noqa: F811
     app = FastAPI()
 
@@ -678,6 +721,149 @@ def test_django_rows_that_come_one_by_one(is_atomic):
             return [number for (number,) in cursor.fetchall()]
 
     assert in_django(work) == [1, 2, 3, 4, 5]
+
+
+def test_a_stricter_limit_of_django_s_stays(limited_django):
+    """Found out anew for each connection that is opened."""
+    options = limited_django.settings_dict["OPTIONS"]
+
+    def ask():
+        with transaction.atomic():
+            return ask_django(SHOW)
+
+    def work():
+        connections["default"].settings_dict["OPTIONS"] = {"options": "-c statement_timeout=5s"}
+        strict = ask()
+        connections.close_all()
+        connections["default"].settings_dict["OPTIONS"] = options
+        return strict, ask()
+
+    strict, [(limit,)] = in_django(work)
+    assert strict == [("5s",)]
+    assert 5000 < milliseconds(limit) <= LONG * 1000
+
+
+# The entry of MIDDLEWARE
+
+
+class Site:
+    """A Django project that is guarded by its own entry, and keeps its connections."""
+
+    def __init__(self, limit=LONG):
+        self.urlpatterns = [django_path("<str:name>", self.view)]
+        self.settings = override_settings(
+            ROOT_URLCONF=self,
+            MIDDLEWARE=["hostline.django.RequestTimeoutMiddleware"],
+            ALLOWED_HOSTS=["*"],
+            HOSTLINE_SERVICE_TIMEOUT=limit,
+            HOSTLINE_TIMEOUT_OBSERVERS=(),
+        )
+        self.torn = []
+
+    def view(self, _, name):
+        with transaction.atomic(durable=True):  # an error in any other block
+            [(process,)] = ask_django("SELECT pg_backend_pid()")
+        if name == "torn":
+            late(self.tear)
+        return HttpResponse(str(process))
+
+    def tear(self):
+        """Be aborted where nobody rolls back."""
+        transaction.atomic().__enter__()
+        self.torn.append(connections["default"].in_atomic_block)
+        linger()
+
+    def ask(self, name):
+        served = serve(self.handler, environ(f"/{name}"))
+        return served.status, served.body.decode() if served.status == 200 else ""
+
+    def __enter__(self):
+        self.settings.enable()
+        self.handler = WSGIHandler()
+        return self
+
+    def __exit__(self, *_):
+        self.settings.disable()
+
+
+def test_no_torn_django_connection_is_used_again_behind_the_entry(road, django):
+    """Django tells of a request before it enters MIDDLEWARE; not only the connection's first is seen."""
+    django.settings["default"]["CONN_MAX_AGE"] = None
+
+    def requests():
+        for connection in connections.all(initialized_only=True):
+            del connections[connection.alias]
+        try:
+            return [site.ask(name) for name in ("good", "good", "torn", "good", "torn", "good", "good")]
+        finally:
+            connections.close_all()
+
+    with Site() as site:
+        first, second, torn, third, torn_again, fourth, fifth = road(requests)
+    assert first == second
+    assert torn == torn_again == (504, "")
+    assert site.torn == [True, True]
+    assert fourth == fifth
+    assert [status for status, _ in (first, third, fourth)] == [200, 200, 200]
+    assert len({first, third, fourth}) == 3
+
+
+@pytest.mark.usefixtures("django")
+def test_a_django_test_case_keeps_its_transaction():
+    """And what it has put there, through any request of its client's."""
+    seen = []
+
+    class Tests(TestCase):
+        @classmethod
+        def setUpTestData(cls):
+            ask_django("SELECT 1")
+            with connections["default"].cursor() as cursor:
+                cursor.execute("CREATE TEMPORARY TABLE put_there AS SELECT 7 AS n")
+
+        def test_requests(self):
+            for name in ("good", "slow", "good"):
+                seen.append(self.client.get(f"/{name}").status_code)
+                seen.append(ask_django("SELECT n FROM put_there"))
+
+        def test_more(self):
+            seen.append(self.client.get("/good").status_code)
+
+    with Site() as site:
+        site.urlpatterns.insert(0, django_path("slow", lambda _: late()))
+        tests = unittest.defaultTestLoader.loadTestsFromTestCase(Tests)
+        result = unittest.TestResult()
+        tests.run(result)
+    assert (result.errors, result.failures, result.testsRun) == ([], [], 2)
+    assert sorted(map(str, seen)) == sorted(map(str, [200, 200, 200, 504, *[[(7,)]] * 3]))
+
+
+@pytest.mark.usefixtures("django")
+def test_a_block_behind_a_timed_out_request_keeps_its_connection():
+    """It was not there for that request to tear."""
+    ask_django("SELECT 1")
+    with Site() as site:
+        site.urlpatterns.insert(0, django_path("slow", lambda _: late()))
+        site.urlpatterns.insert(0, django_path("good", lambda _: HttpResponse(b"good")))
+        client = DjangoClient()
+        assert client.get("/slow").status_code == 504
+        with transaction.atomic():
+            ask_django("SELECT 1")
+            opened = connections["default"].connection
+            assert client.get("/good").status_code == 200
+            assert connections["default"].connection is opened
+            assert ask_django("SELECT 7") == [(7,)]
+
+
+@pytest.mark.usefixtures("django")
+def test_no_request_s_environ_is_kept():
+    ask_django("SELECT 1")
+    asked = environ("/good")
+    body = weakref.ref(asked["wsgi.input"])
+    with Site() as site:
+        assert serve(site.handler, asked).status == 200
+    del asked
+    gc.collect()
+    assert body() is None
 
 
 @pytest.mark.slow
