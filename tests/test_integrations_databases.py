@@ -5,16 +5,16 @@ import time
 
 import pytest
 import sqlalchemy
-from django.core.signals import request_started
+from django.core.signals import request_finished, request_started
 from django.db import close_old_connections, connections, transaction
 from django.db.backends.signals import connection_created
 from django.db.backends.sqlite3.base import DatabaseWrapper
 
 import django_connections
-from hostline.integrations import _drivers
+from hostline.integrations import _drivers, django_db
 from hostline.integrations import sqlalchemy as integration
 from hostline.wsgi import RequestTimeoutMiddleware
-from timeouts import LONG, hello, in_thread, serve
+from timeouts import LONG, hello, in_thread, late, serve
 
 COUNTING = (
     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n WHERE i < 0"
@@ -94,10 +94,38 @@ def test_each_driver_has_its_own_way():
         pass
 
 
+class _Server:
+    """The cursor of one with a limit of its own."""
+
+    def __init__(self, own):
+        self.told = []
+        self._own = own
+
+    def execute(self, statement):
+        self.told.append(statement)
+
+    def fetchone(self):
+        return (self._own,)
+
+    def followed(self, **options):
+        """What it is told in a request."""
+        limit, self.told = _drivers.StatementTimeout(), []
+        ask(lambda: limit.follow(self), **options)
+        return self.told
+
+
 def test_the_limit_is_what_is_left():
-    assert _drivers.limiting_statement() is None
-    told, _ = ask(_drivers.limiting_statement, service_timeout=LONG)
+    asked, told = _Server("0").followed(service_timeout=LONG)
+    assert asked == "SHOW statement_timeout"
     assert 0 < int(told.removeprefix("SET LOCAL statement_timeout = ")) <= LONG * 1000
+
+
+def test_the_server_s_limit_is_not_loosened():
+    assert _Server("5s").followed(service_timeout=LONG)[1:] == ["SET LOCAL statement_timeout = 5000"]
+
+
+def test_without_a_limit_the_server_is_told_nothing():
+    assert _Server("0").followed(service_timeout=0) == []
 
 
 # Django
@@ -152,6 +180,23 @@ def test_a_django_connection_is_wrapped_once():
     ask_django("SELECT 1")
     connection_created.send(sender=type(connection), connection=connection)
     assert len(connection.execute_wrappers) == 1
+
+
+@pytest.mark.usefixtures("database")
+def test_a_wrapper_of_the_app_s_is_taken_off_again():
+    """And no other, though the connection is opened while it is there."""
+    seen = []
+
+    def watching(execute, *args):
+        seen.append(args[0])
+        return execute(*args)
+
+    connection = connections["default"]
+    with connection.execute_wrapper(watching):
+        ask_django("SELECT 1")
+    ask_django("SELECT 2")
+    assert seen == ["SELECT 1"]
+    assert [type(each) for each in connection.execute_wrappers] == [django_db._Wrapper]
 
 
 def test_sqlite_s_interrupt_is_found():
@@ -248,6 +293,38 @@ def test_a_connection_that_a_django_test_has_opened_stays():
             assert ask(begin, service_timeout=LONG) == (opened, 200)
     finally:
         request_started.connect(close_old_connections)
+
+
+@pytest.mark.usefixtures("lasting")
+def test_a_request_may_be_aborted_behind_its_response(road):
+    """By a guard around Django, which tells that the response is closed before that is over."""
+
+    def torn():
+        request_started.send(sender=None)
+        ask_django("SELECT 1")
+        request_finished.send(sender=None)
+        transaction.atomic().__enter__()
+        late()
+
+    def requests():
+        try:
+            return [ask(each, service_timeout=LONG)[1] for each in (begin, torn, begin)], connections[
+                "default"
+            ].in_atomic_block
+        finally:
+            connections.close_all()
+
+    assert road(requests) == ([200, 504, 200], False)
+
+
+@pytest.mark.usefixtures("lasting")
+def test_a_connection_that_hostline_does_not_know_is_left_alone():
+    """One that was in a block before ``attach``, when a response is closed."""
+    connection_created.disconnect(dispatch_uid="hostline")
+    with transaction.atomic():
+        opened = connections["default"].connection
+        request_finished.send(sender=None)
+        assert connections["default"].connection is opened
 
 
 @pytest.mark.usefixtures("lasting")

@@ -9,7 +9,8 @@ from functools import partial
 from math import ceil
 from typing import Any
 
-from hostline._deadline_api import interruptible, remaining
+from hostline._deadline_api import current, interruptible, remaining
+from hostline._requests import RequestDetails
 
 #: How long psycopg may take to tell the server; the query's thread waits for that.
 _CANCEL_TIMEOUT = 5.0
@@ -30,14 +31,57 @@ def cancelled_at_the_deadline(connection: Any) -> AbstractContextManager[object]
     return nullcontext() if cancel is None else interruptible(cancel)
 
 
-def limiting_statement() -> str | None:
-    """The statement that has PostgreSQL stop the next ones at the deadline; None: there is no limit.
+class StatementTimeout:
+    """The ``statement_timeout`` of one connection to PostgreSQL, which follows the deadline.
 
-    For the transaction alone: the connection goes back to its pool as it was.
+    For the transaction alone: the connection goes back to its pool as it was. Rejected: one
+    ``SELECT set_config(...)``, which could find the stricter of two limits on the server. It
+    would take the transaction's snapshot, which is for the app's ``SET TRANSACTION`` and
+    ``LOCK TABLE`` to come before.
     """
-    left = remaining()
-    return None if left is None else f"SET LOCAL statement_timeout = {max(1, ceil(left * 1000))}"
+
+    def __init__(self) -> None:
+        #: The milliseconds that the connection has come with, 0: no limit; None: nobody has asked yet.
+        self._own: int | None = None
+        #: The request that has limited it last.
+        self._request: RequestDetails | None = None
+
+    def follow(self, cursor: Any) -> None:
+        """Tell the server how long is left, or that nothing but its own limit counts any more."""
+        left, request = remaining(), current()
+        # Once limited, it is told each time: what is rolled back to a savepoint has its limit back.
+        if left is None and self._request is not request:
+            return
+        self._request = request
+        if self._own is None:
+            cursor.execute("SHOW statement_timeout")
+            self._own = in_milliseconds(cursor.fetchone()[0])
+        limits = [] if left is None else [max(1, ceil(left * 1000))]
+        cursor.execute(f"SET LOCAL statement_timeout = {_strictest(*limits, self._own)}")
 
 
-#: And the one that takes that back within its transaction.
-NO_STATEMENT_TIMEOUT = "SET LOCAL statement_timeout TO DEFAULT"
+def _strictest(*limits: int) -> int:
+    """The least, 0 being none."""
+    return min((each for each in limits if each), default=0)
+
+
+_UNITS = {"ms": 1, "s": 1000, "min": 60 * 1000, "h": 3600 * 1000, "d": 24 * 3600 * 1000}
+
+
+def in_milliseconds(setting: str) -> int:
+    """A duration as PostgreSQL shows it: in the largest unit that divides it, and 0 in none."""
+    number = setting.rstrip("dhimns")
+    return int(number) * _UNITS[setting.removeprefix(number) or "ms"]
+
+
+#: libpq's PQTRANS_INERROR.
+_IN_ERROR = 3
+
+
+def is_in_failed_transaction(connection: Any) -> bool:
+    """Whether PostgreSQL takes nothing from this driver's connection but the end of its transaction.
+
+    By psycopg and psycopg2; asyncpg does not say, and is taken not to be.
+    """
+    info = getattr(connection, "info", None)
+    return info is not None and info.transaction_status == _IN_ERROR

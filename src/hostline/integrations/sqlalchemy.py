@@ -17,9 +17,9 @@ from typing import Any
 
 from hostline._deadline_api import current
 from hostline.integrations._drivers import (
-    NO_STATEMENT_TIMEOUT,
+    StatementTimeout,
     cancelled_at_the_deadline,
-    limiting_statement,
+    is_in_failed_transaction,
 )
 
 try:
@@ -33,8 +33,10 @@ except ImportError as error:
 
 __all__ = ["attach"]
 
-# Kept in the `info` of a connection whose transaction may have a limit of ours.
-_LIMITED = "hostline.statement_timeout"
+# Where the `info` of a connection, which lasts as long as that does, has its StatementTimeout.
+_STATEMENT_TIMEOUT = "hostline.statement_timeout"
+# PostgreSQL's `in_failed_sql_transaction`.
+_FAILED = "25P02"
 
 
 def attach(engine: Engine | AsyncEngine, *, statement_timeout: bool = False) -> None:
@@ -42,7 +44,8 @@ def attach(engine: Engine | AsyncEngine, *, statement_timeout: bool = False) -> 
 
     With ``statement_timeout``, PostgreSQL is told before each statement how long is left,
     so that it stops by itself what nobody is there to cancel; that is one more round trip
-    for each. Outside a transaction (``AUTOCOMMIT``) it has no effect.
+    for each. A stricter limit that the connection has of its own stays. Outside a
+    transaction (``AUTOCOMMIT``) it has no effect.
     """
     sync_engine = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
     limits = statement_timeout and sync_engine.dialect.name == "postgresql"
@@ -88,15 +91,17 @@ def _limit(connection: Any) -> None:
         info = connection.info
     except NotImplementedError:  # the very first connection, still being asked who it is
         return
-    statement = limiting_statement()
-    if statement is not None:
-        info[_LIMITED] = True
-    elif info.pop(_LIMITED, False):
-        statement = NO_STATEMENT_TIMEOUT
-    else:
+    if getattr(connection.dbapi_connection, "autocommit", False):
         return
+    # There, a statement of ours would stand in the way of the ROLLBACK TO SAVEPOINT.
+    if is_in_failed_transaction(connection.driver_connection):
+        return
+    limit = info.setdefault(_STATEMENT_TIMEOUT, StatementTimeout())
     cursor = connection.cursor()
     try:
-        cursor.execute(statement)
+        limit.follow(cursor)
+    except Exception as error:
+        if getattr(error, "sqlstate", None) != _FAILED:  # which asyncpg has not told before
+            raise
     finally:
         cursor.close()
