@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from django.apps import apps
-from django.core.signals import request_started
+from django.core.signals import request_finished, request_started
 from django.db import connections
 from django.db.backends.signals import connection_created
 
@@ -28,6 +28,7 @@ def attached(database: dict[str, Any], **options: Any) -> Iterator[Any]:
             _forget()
             connection_created.disconnect(dispatch_uid="hostline")
             request_started.disconnect(dispatch_uid="hostline")
+            request_finished.disconnect(dispatch_uid="hostline")
 
 
 def _forget() -> None:
