@@ -14,7 +14,8 @@ PYTHON ?=
 VENV ?= .venv
 TESTS ?= not slow
 BIN := $(VENV)/bin
-UNIT := not slow and not server
+IN_PROCESS := not slow and not server
+UNIT := $(IN_PROCESS) and not timed
 
 .PHONY: help
 help: ## list the targets
@@ -85,8 +86,8 @@ test-others: $(VENV)/.with-test,servers ## `make test` on every other supported 
 test-all: test test-others ## `make test` on every supported CPython that is there
 
 .PHONY: coverage
-coverage: $(VENV)/.with-test,servers ## the unit tests, and what they leave unexecuted (nothing, or it fails)
-	$(BIN)/python -m pytest -m "$(UNIT)" --cov --cov-report=term-missing
+coverage: $(VENV)/.with-test,servers ## all tests in this process, and what they leave unexecuted (nothing, or it fails)
+	$(BIN)/python -m pytest -m "$(IN_PROCESS)" --cov --cov-report=term-missing
 
 .PHONY: lint
 lint: $(VENV)/.with-lint ## formatting and lint

@@ -58,7 +58,10 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
 def pytest_deselected(items: list[pytest.Item]) -> None:
     for item in items:
         _left_out[
-            next((name for name in ("slow", "browser", "server") if item.get_closest_marker(name)), "other")
+            next(
+                (name for name in ("slow", "browser", "server", "timed") if item.get_closest_marker(name)),
+                "other",
+            )
         ] += 1
 
 
@@ -70,6 +73,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         "slow": "marked slow: `make test-slow` runs them",
         "browser": "in a real browser: `make test` runs them",
         "server": "on real servers: `make test` runs them",
+        "timed": "of whole guards, in real time: `make test` runs them",
         "other": "by the options of this run",
     }
     for kind, remedy in remedies.items():

@@ -27,7 +27,7 @@ from hostline._requests import State
 from hostline.asgi import RequestTimeoutMiddleware
 from timeouts import LONG, SHORT, Client, Recorder, in_lower_case, scope
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timed]
 
 _sse_library: Any = pytest.importorskip(
     "sse_starlette", reason="not installed: sse-starlette (extra servers)"

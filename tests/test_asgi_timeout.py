@@ -23,6 +23,8 @@ from hostline.asgi import CanonicalHostMiddleware, RequestTimeoutMiddleware, fro
 from loops import LOOPS
 from timeouts import LONG, SHORT, Client, Recorder, answer, hello_asgi, scope, slow_asgi
 
+pytestmark = pytest.mark.timed
+
 READY_AND_TIMED_OUT = [State.READY, State.TIMED_OUT]
 READY_AND_COMPLETED = [State.READY, State.COMPLETED]
 CUT_START = {"type": "http.response.start", "status": 200, "headers": []}

@@ -14,6 +14,8 @@ from hostline._requests import State, current_request, reporter
 from hostline.asgi import RequestTimeoutMiddleware
 from timeouts import LONG, SHORT, Recorder, eventually, in_thread, linger, scope
 
+pytestmark = pytest.mark.timed
+
 READY_AND_TIMED_OUT = [State.READY, State.TIMED_OUT]
 READY_AND_COMPLETED = [State.READY, State.COMPLETED]
 

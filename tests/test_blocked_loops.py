@@ -15,6 +15,8 @@ from hostline._requests import State, reporter
 from hostline.asgi import RequestTimeoutMiddleware
 from timeouts import LONG, SHORT, Client, Recorder, answer, eventually, in_thread, scope
 
+pytestmark = pytest.mark.timed
+
 LIMIT = 0.1
 # Where others are to be in time while something blocks: the machine may be busy too.
 ROOMY = 0.4

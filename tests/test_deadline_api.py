@@ -39,6 +39,8 @@ from timeouts import (
     switch_interval,
 )
 
+pytestmark = pytest.mark.timed
+
 MISSED = 20.0  # longer than any test waits for what should come at once
 
 

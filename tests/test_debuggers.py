@@ -19,6 +19,8 @@ from hostline.asgi import RequestTimeoutMiddleware as AsgiGuard
 from hostline.wsgi import RequestTimeoutMiddleware as WsgiGuard
 from timeouts import LONG, SHORT, Client, Recorder, answer, eventually, hello, in_thread, serve
 
+pytestmark = pytest.mark.timed
+
 
 @pytest.fixture(autouse=True)
 def _nothing_said_yet(monkeypatch):

@@ -38,6 +38,8 @@ from timeouts import (
     serve,
 )
 
+pytestmark = pytest.mark.timed
+
 ENTRY = "hostline.django.RequestTimeoutMiddleware"
 READY_AND_TIMED_OUT = [State.READY, State.TIMED_OUT]
 READY_AND_COMPLETED = [State.READY, State.COMPLETED]

@@ -10,6 +10,8 @@ import pytest
 
 from docs_pages import PAGES, README, ROOT, blocks_of
 
+pytestmark = pytest.mark.timed
+
 HOW_TOS = sorted((ROOT / "docs" / "how-to").glob("*.md"))
 
 # What a reader's Django project would bring.

@@ -23,6 +23,8 @@ from loops import run  # noqa: F401 - a fixture
 from test_deadline_api import ask_async
 from timeouts import LONG, Recorder, hello, in_thread, linger, serve, slow
 
+pytestmark = pytest.mark.timed
+
 HTTPX = (httpx, httpx2)
 
 

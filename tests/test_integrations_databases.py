@@ -16,6 +16,8 @@ from hostline.integrations import sqlalchemy as integration
 from hostline.wsgi import RequestTimeoutMiddleware
 from timeouts import LONG, hello, in_thread, late, serve
 
+pytestmark = pytest.mark.timed
+
 COUNTING = (
     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n WHERE i < 0"
 )

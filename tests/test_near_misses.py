@@ -30,6 +30,8 @@ from timeouts import (
     switch_interval,
 )
 
+pytestmark = pytest.mark.timed
+
 _MARGIN = 0.001  # seconds before and after the deadline
 
 

@@ -22,6 +22,8 @@ from hostline._requests import State, current_request
 from hostline.asgi import RequestTimeoutMiddleware
 from timeouts import LONG, Client, Recorder, answer, eventually, linger, scope
 
+pytestmark = pytest.mark.timed
+
 # Long enough for a thread to begin in, whatever else the machine does.
 LIMIT = 0.1
 READY_AND_TIMED_OUT = [State.READY, State.TIMED_OUT]

@@ -51,6 +51,8 @@ from timeouts import (
     slow,
 )
 
+pytestmark = pytest.mark.timed
+
 READY_AND_TIMED_OUT = [State.READY, State.TIMED_OUT]
 READY_AND_COMPLETED = [State.READY, State.COMPLETED]
 STALE = {"HTTP_X_REQUEST_START": "1000000000000"}
