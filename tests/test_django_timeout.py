@@ -430,6 +430,40 @@ def test_async_view_may_answer_a_cancellation():
     run(scenario())
 
 
+@pytest.mark.parametrize("limit", (SHORT, LONG))
+def test_async_cancellation_in_the_same_round_as_the_outcome(monkeypatch, limit):
+    """Be that the guard's answer or the view's: whoever asked for it would wait for ever."""
+    watched = []
+
+    async def view(request):
+        if limit == SHORT:
+            await _async_slow(request)
+        return HttpResponse(b"ok")
+
+    async def scenario():
+        with override_settings(HOSTLINE_SERVICE_TIMEOUT=limit):
+            entry = RequestTimeoutMiddleware(view)
+        request = RequestFactory().get("/")
+        request.scope = scope()
+        task = asyncio.create_task(entry(request))
+
+        def cancel_too(method):
+            def and_cancel(call, *arguments):
+                if not watched:
+                    watched.append(call)
+                    call.outcome.add_done_callback(lambda _: task.cancel())
+                return method(call, *arguments)
+
+            return and_cancel
+
+        for name in ("send", "settle"):
+            monkeypatch.setattr(AsyncCall, name, cancel_too(getattr(AsyncCall, name)))
+        await asyncio.wait((task,))
+        return task.cancelled(), task.cancelling()
+
+    assert run(scenario()) == (True, 1)
+
+
 variable = contextvars.ContextVar("variable", default="unset")
 
 

@@ -86,6 +86,8 @@ class AsyncStack:
                 await asyncio.wait((call.outcome,))
             except CancelledError:
                 task.cancel()  # handed on, as often as it comes; how the task ends by it is the outcome
+                if call.outcome.done():
+                    raise  # it came behind the outcome, which would leave nothing of it
         if task.done():
             _adopt(context)
         try:
