@@ -17,7 +17,7 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.routing import Route
 
 import hostline
-from hostline import RequestTimeoutException, _breaker
+from hostline import RequestTimeoutException, _breaker, _interrupts
 from hostline._requests import State, current_request
 from hostline.asgi import RequestTimeoutMiddleware
 from timeouts import LONG, Client, Recorder, answer, eventually, linger, scope
@@ -439,6 +439,26 @@ def test_a_thread_that_somebody_else_gave_up_does_not_keep_the_task_alive(run, s
     client = run(Client().ask(short(app), scope()))
     assert (client.status, client.error) == (504, None)
     assert told == ["own timeout", "cancelled"]
+
+
+# Under a debugger
+
+
+def test_what_a_debugger_has_spared_may_still_begin(run, short, monkeypatch):
+    """It has waited for its slot while somebody looked at the request."""
+    monkeypatch.setattr(_interrupts, "debugger_at", lambda frames: "a debugger")
+
+    async def app(scope, receive, send):
+        limiter = anyio.CapacityLimiter(1)
+        await limiter.acquire_on_behalf_of("another")
+        working = asyncio.create_task(anyio.to_thread.run_sync(lambda: b"mine", limiter=limiter))
+        while scope["hostline.request"].state is not State.TIMED_OUT:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        limiter.release_on_behalf_of("another")
+        await answer(send, await working)
+
+    client = run(Client().ask(short(app), scope()))
+    assert (client.body, client.error) == (b"mine", None)
 
 
 # In a shield

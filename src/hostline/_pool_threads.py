@@ -151,7 +151,7 @@ class PoolCall(ThreadCall):
         self.thread_id = get_ident()
         try:
             self._calls[request] = True
-            if self._owner.outcome is State.TIMED_OUT and not self._owner.is_held_back():
+            if self._is_too_late():
                 raise RequestTimeoutException  # noqa: TRY301 - all ends meet below
             result = self._function(*args, **kwargs)
             if self._calls.pop(self, False):
@@ -166,6 +166,11 @@ class PoolCall(ThreadCall):
             if is_broken and not isinstance(error, RequestTimeoutException):
                 raise RequestTimeoutException from error
             raise
+
+    def _is_too_late(self) -> bool:
+        """Whether its request has been broken off before it could begin."""
+        owner = self._owner
+        return owner.outcome is State.TIMED_OUT and owner.is_breakable and not owner.is_held_back()
 
     def _come_back(self) -> bool:
         """Whether it was broken off; nothing of it can reach the thread any more."""
