@@ -2,22 +2,29 @@
 
 import asyncio
 import socket
+import sys
 import threading
 import time
+from contextlib import suppress
 from functools import partial
+from types import SimpleNamespace
 from typing import Annotated
 
 import anyio
 import anyio.to_thread
 import pytest
-from asgiref.sync import sync_to_async
+from anyio import from_thread
+from anyio._backends._asyncio import AsyncIOBackend
+from anyio.from_thread import run as imported_by_name
+from asgiref.sync import async_to_sync, sync_to_async
 from fastapi import Depends, FastAPI
 from starlette.applications import Starlette
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.routing import Route
 
 import hostline
-from hostline import RequestTimeoutException, _breaker, _interrupts
+from hostline import RequestTimeoutException, _breaker, _interrupts, _pool_threads
+from hostline._called_back import CalledBack
 from hostline._requests import State, current_request
 from hostline.asgi import RequestTimeoutMiddleware
 from timeouts import LONG, Client, Recorder, answer, eventually, linger, scope
@@ -439,6 +446,406 @@ def test_a_thread_that_somebody_else_gave_up_does_not_keep_the_task_alive(run, s
     client = run(Client().ask(short(app), scope()))
     assert (client.status, client.error) == (504, None)
     assert told == ["own timeout", "cancelled"]
+
+
+# In tasks that the request does not wait for
+
+
+class Detached:
+    """A task that the app starts and leaves to itself, which waits for a thread."""
+
+    def __init__(self, code, wait=in_a_pool_thread):
+        self.code, self.wait = code, wait
+        self.task = None
+        self.told = []
+
+    def start(self):
+        self.task = asyncio.create_task(self._run())
+        return self.task
+
+    async def _run(self):
+        try:
+            self.told.append(await self.wait(partial(in_turn, self.told, self.code)))
+        except BaseException as error:
+            self.told.append(f"task: {type(error).__name__}")
+            raise
+
+
+async def _awaits(start):
+    await start()
+
+
+@pytest.mark.parametrize("below", ("itself", "another"))
+def test_the_thread_of_a_background_task_is_left_alone(run, short, enter, below):
+    """Kept in a set until it ends, as asyncio's documentation has it, it neither holds up nor is broken."""
+    leave = threading.Event()
+    work = Detached(lambda: leave.wait(20) and "done", enter)
+    kept = set()
+
+    async def app(scope, receive, send):
+        task = work.start() if below == "itself" else asyncio.create_task(_awaits(work.start))
+        kept.add(task)
+        task.add_done_callback(kept.discard)
+        try:
+            await asyncio.sleep(20)
+        except asyncio.CancelledError:
+            work.told.append("app cancelled")
+            raise
+
+    async def asked():
+        client = await Client().ask(short(app), scope())
+        leave.set()
+        await work.task
+        return client
+
+    client = run(asked())
+    assert (client.status, client.error) == (504, None)
+    assert work.told == ["app cancelled", "done"]
+
+
+def test_the_thread_of_a_background_task_may_begin_behind_the_deadline(run, short):
+    limiter = anyio.CapacityLimiter(1)
+    work = Detached(lambda: "done", partial(in_a_pool_thread, limiter=limiter))
+    kept = set()
+
+    async def app(scope, receive, send):
+        await limiter.acquire_on_behalf_of("another")
+        kept.add(work.start())
+        work.task.add_done_callback(kept.discard)
+        await asyncio.sleep(20)
+
+    async def asked():
+        assert (await Client().ask(short(app), scope())).status == 504
+        limiter.release_on_behalf_of("another")
+        while not work.task.done():  # noqa: ASYNC110 - to wait for it would be a tie
+            await asyncio.sleep(0.001)
+
+    run(asked())
+    assert work.told == ["done"]
+
+
+def test_a_task_that_nobody_waits_for_holds_nothing_up_for_long(run, short, monkeypatch):
+    """It may be one whose results come by an event, so its thread is broken; the app's code ends soon."""
+    monkeypatch.setattr(_pool_threads, "GRACE", 2 * LIMIT)
+    lock = threading.Lock()
+    lock.acquire()
+    work = Detached(lambda: (lock.acquire(), linger()))
+
+    async def app(scope, receive, send):
+        work.start()
+        try:
+            await asyncio.sleep(20)
+        except asyncio.CancelledError:
+            work.told.append("app cancelled")
+            lock.release()
+            raise
+
+    async def asked():
+        client = await Client().ask(short(app), scope())
+        await asyncio.wait([work.task])
+        return client
+
+    client = run(asked())
+    assert (client.status, client.error) == (504, None)
+    assert work.told == ["app cancelled", "RequestTimeoutException", "task: CancelledError"]
+
+
+def test_a_thread_whose_result_comes_by_an_event_ends_before_the_clean_up(run, short):
+    arrived = None
+    work = Detached(linger)
+
+    async def app(scope, receive, send):
+        nonlocal arrived
+        arrived = asyncio.Event()
+        work.start()
+        try:
+            await arrived.wait()
+        finally:
+            work.told.append("app left")
+
+    async def asked():
+        client = await Client().ask(short(app), scope())
+        await asyncio.wait([work.task])
+        return client
+
+    assert run(asked()).status == 504
+    assert work.told[:2] == ["RequestTimeoutException", "app left"]
+
+
+def test_a_thread_of_its_own_is_waited_for_whatever_others_there_are(run, short, monkeypatch):
+    monkeypatch.setattr(_pool_threads, "GRACE", LIMIT / 2)
+    locks = threading.Lock(), threading.Lock()
+    for lock in locks:
+        lock.acquire()
+    work = Detached(lambda: (locks[0].acquire(), linger()))
+    told = []
+
+    async def app(scope, receive, send):
+        work.start()
+        try:
+            await in_a_pool_thread(partial(in_turn, told, lambda: (locks[1].acquire(), linger())))
+        finally:
+            told.append("app left")
+            locks[0].release()
+
+    async def asked():
+        client = Client()
+        asking = asyncio.ensure_future(client.ask(short(app), scope()))
+        await client.complete.wait()
+        await asyncio.sleep(LIMIT)
+        assert not told
+        locks[1].release()
+        await asking
+        await asyncio.wait([work.task])
+        return client
+
+    assert run(asked()).status == 504
+    assert told == ["RequestTimeoutException", "app left"]
+
+
+def test_what_a_background_task_does_is_not_told_as_the_request_s(run, short, seen):
+    leave = threading.Event()
+    kept = set()
+
+    async def app(scope, receive, send):
+        task = asyncio.create_task(in_a_pool_thread(leave.wait))
+        kept.add(task)
+        task.add_done_callback(kept.discard)
+        await asyncio.sleep(20)
+
+    async def asked():
+        await Client().ask(short(app), scope())
+        leave.set()
+        await asyncio.gather(*kept)
+
+    run(asked())
+    assert seen.states == READY_AND_TIMED_OUT
+    assert "wait(" not in seen.events[-1].stack
+
+
+# Back in the loop
+
+
+async def _for_long():
+    await asyncio.sleep(20)
+
+
+class Coroutine:
+    """What a thread has the loop run: it waits, and tells how it has ended."""
+
+    def __init__(self, told, wait=_for_long):
+        self.told = told
+        self.wait = wait
+
+    async def __call__(self):
+        try:
+            await self.wait()
+        except asyncio.CancelledError:
+            self.told.append("cancelled")
+            raise
+        finally:
+            await asyncio.sleep(0.02)
+            self.told.append(f"cleaned up, cancelled {asyncio.current_task().cancelling()} times")
+
+
+STOPPED = ["cancelled", "cleaned up, cancelled 1 times"]
+
+
+def in_turn(told, call):
+    """A thread's code that tells when and how it leaves what it calls."""
+    try:
+        return call()
+    except BaseException as error:
+        told.append(type(error).__name__)
+        raise
+
+
+CALLS_BACK = {"anyio": imported_by_name, "asgiref": lambda function: async_to_sync(function)()}
+
+
+@pytest.mark.parametrize("way", CALLS_BACK)
+def test_what_a_thread_calls_back_is_stopped_and_cleans_up(run, short, way):
+    """By a name that the app has imported before there was a guard."""
+    told = []
+    work = partial(in_turn, told, partial(CALLS_BACK[way], Coroutine(told)))
+
+    async def app(scope, receive, send):
+        try:
+            await ENTRANCES[way](work)
+        finally:
+            told.append("app left")
+
+    client = run(Client().ask(short(app), scope()))
+    assert (client.status, client.error) == (504, None)
+    error = "RequestTimeoutException" if way == "anyio" else "CancelledError"
+    assert told == [*STOPPED, error, "app left"]
+
+
+def test_what_anyio_s_coroutines_are_told_by_is_there():
+    """It has no public name. Without it they run on, and nothing else changes."""
+    assert callable(AsyncIOBackend.run_async_from_thread)
+
+
+def test_without_it_nothing_is_put_in_its_place(monkeypatch):
+    monkeypatch.setattr(_pool_threads, "_installed", _pool_threads._installed - {"from_thread"})
+    monkeypatch.setitem(sys.modules, "anyio._backends._asyncio", SimpleNamespace())
+    _pool_threads._guard_calls_back()
+    assert "from_thread" not in _pool_threads._installed
+
+
+def test_a_coroutine_that_swallows_its_cancellation_is_not_waited_for_for_ever(run, seen):
+    told, leave = [], asyncio.Event()
+
+    async def stubborn():
+        try:
+            await asyncio.sleep(20)
+        except asyncio.CancelledError:
+            await leave.wait()
+        told.append("done")
+
+    async def app(scope, receive, send):
+        try:
+            await in_a_pool_thread(partial(in_turn, told, partial(from_thread.run, stubborn)))
+        finally:
+            leave.set()
+
+    guard = RequestTimeoutMiddleware(app, service_timeout=LIMIT, deferral_limit=LIMIT, observers=[seen])
+    assert run(Client().ask(guard, scope())).status == 504
+    assert told[0] == "RequestTimeoutException"
+
+
+def test_a_coroutine_that_answers_its_cancellation_saves_no_thread(run, short):
+    told = []
+
+    async def answers():
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(20)
+
+    def work():
+        from_thread.run(answers)
+        told.append("went on")
+
+    assert run(Client().ask(short(endpoint(in_a_pool_thread, work)), scope())).status == 504
+    assert told == []
+
+
+def test_a_coroutine_called_back_in_a_shield(run, short):
+    told = []
+
+    async def commit():
+        while current_request.get().state is not State.TIMED_OUT:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.02)
+        told.append("committed")
+
+    def work():
+        with hostline.shield():
+            from_thread.run(commit)
+
+    assert run(Client().ask(short(endpoint(in_a_pool_thread, work)), scope())).status == 504
+    assert told == ["committed"]
+
+
+def test_a_clean_up_that_is_called_back_is_not_stopped(run, short):
+    told = []
+
+    def work():
+        try:
+            linger()
+        finally:
+            from_thread.run(Coroutine(told, partial(asyncio.sleep, 0.02)))
+
+    assert run(Client().ask(short(endpoint(in_a_pool_thread, work)), scope())).status == 504
+    assert told == ["cleaned up, cancelled 0 times"]
+
+
+def test_a_thread_below_a_coroutine_ends_first(run, short):
+    told = []
+    below = Coroutine(told, partial(in_a_pool_thread, partial(in_turn, told, linger)))
+    work = partial(in_turn, told, partial(from_thread.run, below))
+    begun = time.monotonic()
+    assert run(Client().ask(short(endpoint(in_a_pool_thread, work)), scope())).status == 504
+    assert told == [
+        *("RequestTimeoutException", "cancelled", "cleaned up, cancelled 0 times"),
+        "RequestTimeoutException",
+    ]
+    assert time.monotonic() - begun < LIMIT + _breaker.GRACE
+
+
+def test_a_coroutine_that_has_not_begun_does_not():
+    told = []
+
+    async def scenario():
+        called_back = CalledBack(Coroutine(told))
+        called_back.call_off(set())
+        with pytest.raises(asyncio.CancelledError):
+            await called_back()
+
+    asyncio.run(scenario())
+    assert told == []
+
+
+def test_a_coroutine_whose_loop_is_closed_is_let_be():
+    async def nothing():
+        pass
+
+    async def scenario():
+        called_back = CalledBack(nothing)
+        await called_back()
+        return called_back
+
+    asyncio.run(scenario()).call_off(set())
+
+
+def test_what_a_thread_calls_back_in_time(run, long):
+    """A coroutine, a function, and a portal with a loop of its own."""
+
+    async def name(which):
+        await asyncio.sleep(0)
+        return which
+
+    def work():
+        with from_thread.start_blocking_portal() as portal:
+            names = [portal.call(name, b"portal")]
+        names += [from_thread.run(name, b"coroutine"), from_thread.run_sync(bytes, b"function")]
+        return b" ".join(names)
+
+    client = run(Client().ask(long(endpoint(in_a_pool_thread, work)), scope()))
+    assert (client.body, client.error) == (b"portal coroutine function", None)
+
+
+def test_an_error_of_what_a_thread_calls_back_passes(run, long):
+    async def fail():
+        raise KeyError("x")
+
+    client = run(Client().ask(long(endpoint(in_a_pool_thread, partial(from_thread.run, fail))), scope()))
+    assert type(client.error) is KeyError
+
+
+def test_a_function_that_a_thread_calls_back_is_not_cut_short(run, short):
+    told = []
+
+    def work():
+        try:
+            linger()
+        finally:
+            from_thread.run_sync(told.append, "function")
+
+    assert run(Client().ask(short(endpoint(in_a_pool_thread, work)), scope())).status == 504
+    assert told == ["function"]
+
+
+def test_a_portal_is_closed_by_the_abort(run, short):
+    told = []
+
+    def work():
+        with from_thread.start_blocking_portal() as portal:
+            told.append(portal)
+            portal.call(asyncio.sleep, 5 * LIMIT)
+
+    assert run(Client().ask(short(endpoint(in_a_pool_thread, work)), scope())).status == 504
+    with pytest.raises(RuntimeError, match="not running"):
+        told[0].call(asyncio.sleep, 0)
 
 
 # Under a debugger

@@ -22,6 +22,7 @@ from hostline._asgi_deadline import BendableRequest, Lanes
 from hostline._asgi_exchange import Message, Receive, Scope, Send, header, media_type, send_response
 from hostline._blocked_loops import Breakable
 from hostline._interrupts import Guard, log_unstoppable
+from hostline._pool_threads import PoolCall
 from hostline._requests import State, reporter
 from hostline._routes import Source
 from hostline._termination import main_frame, terminator
@@ -247,6 +248,14 @@ class AsgiRequest(BendableRequest, Breakable):
         """Have the app's code end: the threads that work for it first, then its task."""
         if not self.break_calls():
             self.cancel()
+
+    def wait_no_longer_for(self, calls: set[PoolCall]) -> None:
+        """Have its task end though these threads have not, of which nobody knows whether it needs them."""
+        if self.came_back or not self.broken_calls or self.broken_calls.isdisjoint(calls):
+            return
+        self.broken_calls -= calls
+        if not self.broken_calls:
+            self.break_off()
 
     def tell_unstoppable(self) -> None:
         """Say that its code has not taken notice, and where it is."""

@@ -16,13 +16,20 @@ one, the thread that has finished it or the loop at the deadline, decides how it
 The loop enters its state before it looks through ``calls``, and a thread looks at the
 state after it has entered itself: one of the two sees the other.
 
-Imports: ``_deadlines``, ``_frames``, ``_interrupts``, ``_obstacles``, ``_requests``, ``_stacks``.
+**What is the request's.** A thread that a background task of the app's waits for is none of
+the deadline's business, and is left alone. Where that cannot be told (``_waiters``), it is
+broken as any, but the request's task waits for it no longer than a broken thread should take.
+
+Imports: ``_breaker``, ``_called_back``, ``_deadlines``, ``_frames``, ``_interrupts``,
+``_obstacles``, ``_requests``, ``_stacks``, ``_waiters``.
 """
 
 import copy
 import sys
+from asyncio import CancelledError, Task, current_task, get_running_loop
 from collections.abc import Awaitable, Callable, Iterator
-from functools import cache, wraps
+from contextvars import Context
+from functools import cache, partial, wraps
 from itertools import chain, takewhile
 from threading import get_ident
 from types import FrameType, TracebackType
@@ -32,10 +39,13 @@ import anyio.to_thread
 from anyio import CapacityLimiter
 
 from hostline import _stacks
+from hostline._breaker import GRACE
+from hostline._called_back import CalledBack
 from hostline._deadlines import watchdog
 from hostline._interrupts import GuardedRequest, ThreadCall
 from hostline._obstacles import obstacle
 from hostline._requests import State, current_request
+from hostline._waiters import Tie, tie_of
 from hostline.errors import RequestTimeoutException
 
 _obstacle = cache(obstacle)
@@ -46,6 +56,8 @@ class LoopRequest(GuardedRequest):
 
     #: Whether a call holds its slot of the pool by way of :class:`_Slot`.
     is_on_asyncio = True
+    #: The task that serves it, on asyncio.
+    task: "Task[Any] | None" = None
     #: The calls that threads run for it, or are about to, while nobody has claimed their end.
     calls: "dict[PoolCall, bool] | None" = None
     #: Those that have been broken off and have not come back. Used in the loop's thread.
@@ -70,9 +82,27 @@ class LoopRequest(GuardedRequest):
         calls = self.calls
         if not calls:
             return False
-        due = [call for call in list(calls) if calls.pop(call, False)]
+        due = [call for call in list(calls) if call.tie is not Tie.KEPT and calls.pop(call, False)]
         self.broken_calls = {call for call in due if call.break_soon() and call.is_awaited}
+        waiting = {call.task for call in self.broken_calls}
+        for call in due:
+            called_back = call.called_back  # its thread may be leaving it
+            if called_back is not None:
+                called_back.call_off(waiting)
+        untied = {call for call in self.broken_calls if call.tie is Tie.NONE}
+        if untied:
+            loop = get_running_loop()
+            loop.call_later(GRACE, self.wait_no_longer_for, untied, context=Context())
         return bool(self.broken_calls)
+
+    def wait_no_longer_for(self, calls: "set[PoolCall]") -> None:
+        """Have its task end though these threads have not, of which nobody knows whether it needs them."""
+        raise NotImplementedError
+
+    def has_called_back(self, task: "Task[Any] | None") -> bool:
+        """Whether a thread that has been broken off waits for this task to run a coroutine."""
+        every = [call.called_back for call in self.broken_calls or ()]
+        return any(each is not None and each.task is task for each in every)
 
     def code_frames(self) -> Iterator[FrameType]:
         """Those of the threads that work for it."""
@@ -82,7 +112,7 @@ class LoopRequest(GuardedRequest):
     def calls_trace(self) -> _stacks.Trace:
         """What the first of the threads that work for it is doing."""
         for call in list(self.calls or ()):
-            if call.thread_id:
+            if call.thread_id and call.tie is not Tie.KEPT:
                 return call.current_trace()
         return []
 
@@ -102,11 +132,17 @@ class PoolCall(ThreadCall):
     is_asgiref_s = False
     #: Whether a task waits for the end of the thread.
     is_awaited = True
+    #: Which, on asyncio.
+    task: "Task[Any] | None" = None
+    #: What it has the loop run just now.
+    called_back: CalledBack | None = None
 
     def __init__(self, function: Callable[..., Any], request: LoopRequest) -> None:
         self._function = function
         self._owner = request
         self.guard = request.guard
+        if request.is_on_asyncio:
+            self.task = current_task()
         if request.calls is None:
             request.calls = {}
         self._calls = request.calls
@@ -116,6 +152,11 @@ class PoolCall(ThreadCall):
         """The request that it is run for."""
         return self._owner
 
+    @property
+    def tie(self) -> Tie:
+        """What ties the task that waits for it to its request."""
+        return tie_of(self.task, self._owner.task)
+
     def enter(self) -> None:
         """Be there to be broken, from here on."""
         self._calls[self] = True
@@ -123,6 +164,7 @@ class PoolCall(ThreadCall):
     def forget(self) -> None:
         """Nobody waits for it any more; it may have been called off before it began."""
         self.is_awaited = False
+        self.task = None  # which may hold an error, whose traceback holds this
         if not self.thread_id:
             self._calls.pop(self, False)
 
@@ -170,7 +212,28 @@ class PoolCall(ThreadCall):
     def _is_too_late(self) -> bool:
         """Whether its request has been broken off before it could begin."""
         owner = self._owner
-        return owner.outcome is State.TIMED_OUT and owner.is_breakable and not owner.is_held_back()
+        if owner.outcome is not State.TIMED_OUT or not owner.is_breakable:
+            return False
+        return not owner.is_held_back() and self.tie is not Tie.KEPT
+
+    def run_in_loop(
+        self, run: Callable[..., Any], function: Callable[..., Awaitable[Any]], *args: Any
+    ) -> Any:
+        """Have anyio run a coroutine in the loop, and wait for it. In its thread."""
+        self.called_back = called_back = CalledBack(function)
+        self.is_shielded = True  # the thread is not broken while that cleans up, as far as can be put off
+        try:
+            self._raise_if_due()
+            return run(called_back, *args)
+        finally:
+            self.is_shielded = False
+            self.called_back = None
+            if called_back.is_called_off:
+                self._raise_if_due()
+
+    def _raise_if_due(self) -> None:
+        if self.strike():
+            raise RequestTimeoutException
 
     def _come_back(self) -> bool:
         """Whether it was broken off; nothing of it can reach the thread any more."""
@@ -220,6 +283,9 @@ async def _finished(waits: Awaitable[Any], request: LoopRequest, call: PoolCall)
         call.forget()
         if not is_broken:
             request.leave_behind(call)
+    if request.is_on_asyncio and request.has_called_back(current_task()):
+        request.leave_behind(call)
+        raise CancelledError  # which nobody else would have it do
     return await request.end_with(call)
 
 
@@ -234,6 +300,7 @@ def _guarding_anyio(original: Callable[..., Awaitable[Any]]) -> Callable[..., Aw
         if request.is_on_asyncio:
             limiter = options.get("limiter") or anyio.to_thread.current_default_thread_limiter()
             options["limiter"] = _Slot(limiter, call)
+            _guard_calls_back()
         return await _finished(original(call, *args, **options), request, call)
 
     return run_sync
@@ -252,6 +319,30 @@ def _guarding_asgiref(original: Callable[..., Awaitable[Any]]) -> Callable[..., 
         return await _finished(original(wrapped, *args, **kwargs), request, call)
 
     return call_in_thread
+
+
+def _guarding_call_back(original: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(original)
+    def run_async_from_thread(function: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
+        run = partial(original, **options)
+        request = current_request.get()
+        call = request.call_here if isinstance(request, LoopRequest) else None
+        return run(function, *args) if call is None else call.run_in_loop(run, function, *args)
+
+    return run_async_from_thread
+
+
+def _guard_calls_back() -> None:
+    """Have anyio's way from a thread back into asyncio's loop know of requests.
+
+    Behind the public one, which apps import by its name. It is there as soon as anyio has been
+    used; should its name go, what is called back runs to its end, unless it ends itself.
+    """
+    backend: Any = getattr(sys.modules.get("anyio._backends._asyncio"), "AsyncIOBackend", None)
+    if "from_thread" in _installed or not hasattr(backend, "run_async_from_thread"):
+        return
+    _installed.add("from_thread")
+    backend.run_async_from_thread = staticmethod(_guarding_call_back(backend.run_async_from_thread))
 
 
 _installed: set[str] = set()
