@@ -16,7 +16,17 @@ PACKAGE = Path(hostline.__file__).parent
 # A package stands for all of its modules, which may import each other.
 LAYERS: tuple[set[str], ...] = (
     {"_host_events", "_routes"},
-    {"errors", "_async_exceptions", "_authority", "_called_back", "_debuggers", "_native", "_obstacles", "_targets", "_waiters"},
+    {
+        "errors",
+        "_async_exceptions",
+        "_authority",
+        "_called_back",
+        "_debuggers",
+        "_native",
+        "_obstacles",
+        "_targets",
+        "_waiters",
+    },
     {"_frames", "_wait_probe"},
     {"_calls", "_stacks"},
     {"_abortable", "_log", "_points", "_tasks", "_unblocking"},
