@@ -11,6 +11,7 @@ May import ``errors``, ``settings``, ``_asgi_exchange`` and ``_frames`` of hostl
 import sys
 from collections.abc import Mapping
 from types import FrameType
+from typing import cast
 
 from hostline import _frames
 from hostline._asgi_exchange import ASGIApp, Receive, Scope, Send
@@ -33,7 +34,7 @@ def _is_lifespan_call(frame: FrameType) -> bool:
     if "scope" not in frame.f_code.co_varnames:
         return False
     scope = _frames.local(frame, "scope")
-    return isinstance(scope, Mapping) and scope.get("type") == "lifespan"
+    return isinstance(scope, Mapping) and cast("Scope", scope).get("type") == "lifespan"
 
 
 def _with_all_of_the_environment(error: Exception) -> Exception:

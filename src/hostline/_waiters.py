@@ -53,8 +53,8 @@ def _keeps(callback: object) -> bool:
 
 def _woken_by(callback: object) -> "Task[Any] | None":
     """The task that this goes on with, if that is what it does."""
-    task = getattr(callback, "__self__", None)
-    return task if isinstance(task, Task) else None
+    owner: Any = getattr(callback, "__self__", None)
+    return owner if issubclass(type(owner), Task) else None
 
 
 def _is_called_by_thread(task: "Task[Any]") -> bool:
