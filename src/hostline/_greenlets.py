@@ -18,6 +18,7 @@ Imports: ``_interrupts`` and what that is made of. gevent is imported where it i
 import importlib
 import logging
 import sys
+from _thread import LockType
 from collections.abc import Callable, Iterator
 from functools import partial
 from time import monotonic
@@ -30,10 +31,12 @@ from hostline._breaker import DEFERRAL, GRACE, IMPORT_PATIENCE, SHOTS
 from hostline._deadlines import watchdog
 from hostline._interrupts import ThreadRequest
 from hostline._log import log_stack
-from hostline._native import native_get_ident
+from hostline._native import native_get_ident, start_native_thread
 from hostline.errors import RequestTimeoutException
 
 _STARVED_AFTER = 0.02
+#: How often a greenlet looks whether what it waits for, which may be in a native thread, has come.
+_POLL = 0.001
 
 
 def in_use() -> bool:
@@ -64,6 +67,7 @@ class GreenletRequest(ThreadRequest):
         self._greenlet: Any = gevent.getcurrent()
         self._hub: Any = gevent.get_hub()
         self._spawn: Callable[..., object] = gevent.spawn
+        self._sleep: Callable[[float], object] = gevent.sleep
         self._hub_thread_id = native_get_ident()
 
     @property
@@ -140,12 +144,50 @@ class GreenletRequest(ThreadRequest):
             self._greenlet.throw(RequestTimeoutException)
 
     def cancel_each(self, blocks: list[Block]) -> None:
-        """In a greenlet: what is called may wait in gevent's way."""
+        """In a greenlet, for what is called may wait in gevent's way; unless the hub would be waited for.
+
+        A query of a driver that waits in C keeps the hub from running: it is what is to be cancelled.
+        """
+        if native_get_ident() != self._hub_thread_id and self.is_running():
+            try:
+                start_native_thread(_call_in_thread, (blocks,))
+            except RuntimeError:  # out of threads, or of memory
+                pass
+            else:
+                return
         self.report(partial(call_each, blocks))
+
+    def wait_for(self, done: LockType) -> None:
+        """Take this lock, and let the hub run meanwhile: what is waited for may be in another greenlet.
+
+        Whatever is thrown into this one meanwhile is raised behind it.
+        """
+        if native_get_ident() != self._hub_thread_id:
+            super().wait_for(done)
+            return
+        thrown: BaseException | None = None
+        while not done.acquire(blocking=False):
+            try:
+                self._sleep(_POLL)
+            except BaseException as error:  # noqa: BLE001 - gevent's Timeout, GreenletExit, an abort
+                thrown = thrown or error
+        try:
+            if thrown is not None:
+                raise thrown
+        finally:
+            del thrown  # its traceback holds this frame, which would hold it
 
     def _later(self, delay: float, job: Callable[[], object]) -> None:
         timer = self._hub.loop.timer(delay)
         timer.start(job)
+
+
+def _call_in_thread(blocks: list[Block]) -> None:
+    """Cancel them in a native thread, in which what waits in gevent's way makes a hub of its own."""
+    try:
+        call_each(blocks)
+    finally:
+        importlib.import_module("gevent").get_hub().destroy(destroy_loop=True)
 
 
 class _Starved:
