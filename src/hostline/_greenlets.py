@@ -27,11 +27,12 @@ from typing import Any
 
 from hostline import _frames, _safepoints, _stacks
 from hostline._abortable import Block, call_each
-from hostline._breaker import DEFERRAL, GRACE, IMPORT_PATIENCE, SHOTS
+from hostline._breaker import DEFERRAL, Breaker, firing
 from hostline._deadlines import watchdog
 from hostline._interrupts import ThreadRequest
 from hostline._log import log_stack
 from hostline._native import native_get_ident, start_native_thread
+from hostline._requests import reporter
 from hostline.errors import RequestTimeoutException
 
 _STARVED_AFTER = 0.02
@@ -60,10 +61,14 @@ def _main_frame(hub: Any) -> FrameType | None:
 class GreenletRequest(ThreadRequest):
     """A request that is served by one greenlet from its start to its end."""
 
+    #: Since when the hub has something to do for it; None: nothing.
+    _asked_at: float | None = None
+
     def bind(self) -> None:
         """Remember the greenlet that serves it. To be called in that greenlet."""
         gevent = importlib.import_module("gevent")
 
+        self._getcurrent: Callable[[], object] = gevent.getcurrent
         self._greenlet: Any = gevent.getcurrent()
         self._hub: Any = gevent.get_hub()
         self._spawn: Callable[..., object] = gevent.spawn
@@ -80,11 +85,9 @@ class GreenletRequest(ThreadRequest):
         # The guard's `get_ident` may be gevent's, which tells greenlets apart.
         del thread_id
 
-    def survives_fork(self) -> bool:
-        """Whether this is the request that forked."""
-        gevent = importlib.import_module("gevent")
-
-        return gevent.getcurrent() is self._greenlet
+    def is_here(self) -> bool:
+        """Whether what asks is the greenlet that serves it."""
+        return self._getcurrent() is self._greenlet
 
     def report(self, job: Callable[[], object]) -> None:
         """In a greenlet: observers may use locks that are gevent's."""
@@ -92,14 +95,19 @@ class GreenletRequest(ThreadRequest):
 
     def frames(self) -> Iterator[FrameType]:
         """Those of its greenlet, which may be the one that runs."""
-        frame = self._suspended_frame()
+        frame = self.suspended_frame()
         return super().frames() if frame is None else _frames.outwards(frame)
 
     def current_trace(self) -> _stacks.Trace:
-        """What its greenlet waits for; nothing where it is the one that runs."""
-        return _stacks.of_thread(self._suspended_frame(), self.outermost)
+        """What its greenlet waits for, or is at; nothing where it has just been resumed."""
+        frame = self.suspended_frame()
+        if frame is None:
+            frame = _frames.of_thread(self.thread_id)
+            if not any(self.is_run_by(each) for each in _frames.outwards(frame)):
+                frame = None
+        return _stacks.of_thread(frame, self.outermost)
 
-    def _suspended_frame(self) -> FrameType | None:
+    def suspended_frame(self) -> FrameType | None:
         """Where its greenlet waits; None where it is the one that runs."""
         with _frames.still:
             frame: FrameType | None = self._greenlet.gr_frame
@@ -111,37 +119,44 @@ class GreenletRequest(ThreadRequest):
 
     def expire(self) -> None:
         """Time it out. In the watchdog's thread, which has won the claim."""
-        self._hub.loop.run_callback_threadsafe(self._expire_in_hub)
+        self.ask_hub(self.abort)
         watchdog.at(starved := _Starved(self), starved.deadline)
 
-    def _expire_in_hub(self) -> None:
+    def ask_hub(self, job: Callable[[], object]) -> None:
+        """Have this done in the hub, unless it has still to do something else. From any thread."""
+        if self._asked_at is None:
+            self._asked_at = monotonic()
+            self._hub.loop.run_callback_threadsafe(self._answer, job)
+
+    def _answer(self, job: Callable[[], object]) -> None:
+        self._asked_at = None
+        job()
+
+    def is_hub_late(self) -> bool:
+        """Whether the hub has not come to what it was asked for."""
+        asked_at = self._asked_at
+        return asked_at is not None and monotonic() - asked_at >= _STARVED_AFTER
+
+    def abort(self) -> None:
+        """Enter the state, and begin to break it. With the claim won."""
         self.spare_if_debugged()
         if self.time_out(self.trace_now()):
             self.report(self.tell_timeout)
             if self.is_breakable:
-                self._fire(monotonic(), 0)
+                self.break_thread()
 
-    def _fire(self, since: float, shots: int) -> None:
-        """In the hub: throw as soon as that is safe; once more if it is swallowed."""
-        if self.came_back:
-            return
-        frame = self._suspended_frame()
-        deferral_limit = self.guard.settings.deferral_limit or 0.0
-        if _safepoints.is_importing(frame):
-            deferral_limit *= IMPORT_PATIENCE
-        if shots == SHOTS:
-            self.tell_unstoppable(frame)
-        elif self.is_held_back():
-            self._later(DEFERRAL, partial(self._fire, max(since, monotonic()), shots))
-        elif monotonic() - since < deferral_limit and (
-            self.is_shielded or not _safepoints.may_break(frame, is_waiting=True)
-        ):
-            self._later(DEFERRAL, partial(self._fire, since, shots))
-        else:
-            self.shot_at = True
-            self.call_cancels()
-            self._later(GRACE, partial(self._fire, monotonic() + GRACE, shots + 1))
-            self._greenlet.throw(RequestTimeoutException)
+    def make_breaker(self) -> Breaker:
+        """What throws at its greenlet, or fires at the thread, until it comes back."""
+        self._breaker = breaker = _GreenletBreaker(self, self.guard.settings.deferral_limit or 0.0)
+        return breaker
+
+    def throw(self) -> None:
+        """Raise the abort where its greenlet waits, at once. In the hub."""
+        self._greenlet.throw(RequestTimeoutException)
+
+    def tell_unstoppable(self, frame: FrameType | None) -> None:
+        """As everywhere; what the thread runs need not be this greenlet."""
+        super().tell_unstoppable(self.suspended_frame() or frame)
 
     def cancel_each(self, blocks: list[Block]) -> None:
         """In a greenlet, for what is called may wait in gevent's way; unless the hub would be waited for.
@@ -190,11 +205,56 @@ def _call_in_thread(blocks: list[Block]) -> None:
         importlib.import_module("gevent").get_hub().destroy(destroy_loop=True)
 
 
+class _GreenletBreaker(Breaker):
+    """Fires at one greenlet: the hub throws where it waits; where it computes, it is a thread.
+
+    Both ways are one breaker's, whose shots they are, so no two are ever on their way.
+    """
+
+    def __init__(self, request: GreenletRequest, deferral_limit: float) -> None:
+        super().__init__(request, deferral_limit)
+        self._greenlet = request
+        self._looked_at = self.deadline
+
+    def _inject(self, now: float) -> float:
+        """Have the hub throw; only while this very greenlet keeps it from that, fire at the thread."""
+        looked_at, self._looked_at = self._looked_at, now
+        if not self._greenlet.is_hub_late():
+            self._greenlet.ask_hub(self._throw)
+        elif self._greenlet.is_running():
+            return super()._inject(now)
+        else:  # another one keeps it from running on, which is to cost it none of the time it is given
+            self._since = min(now, self._since + now - looked_at)
+        return DEFERRAL
+
+    def _throw(self) -> None:
+        """In the hub, so the greenlet stands still, and can be looked at exactly."""
+        request = self._greenlet
+        with firing.lock:
+            is_due = request.is_armed and not request.came_back and self._shots < self._shots_due
+            if not is_due or not self._may_throw(request.suspended_frame(), monotonic()):
+                return
+            request.shot_at = True
+            self._count()
+            self._place = None
+        request.throw()
+
+    def _may_throw(self, frame: FrameType | None, now: float) -> bool:
+        """Whether an exception in the wait that this frame is in will do no harm."""
+        request = self._greenlet
+        if frame is None or request.is_held_back() or request.is_being_cancelled():
+            return False
+        if self._is_overdue(frame, now):
+            return True
+        return not request.is_shielded and _safepoints.may_break(frame, is_waiting=True)
+
+
 class _Starved:
-    """Looks whether the hub has been able to answer. An entry of the watchdog's."""
+    """Looks whether the hub has been able to answer, until it has. An entry of the watchdog's."""
 
     def __init__(self, request: GreenletRequest) -> None:
         self._request = request
+        self._is_told = False
         self.deadline = monotonic() + _STARVED_AFTER
 
     def survives_fork(self) -> bool:
@@ -206,17 +266,21 @@ class _Starved:
         request = self._request
         if request.ended is not None or request.came_back:
             return
-        trace = ThreadRequest.current_trace(request)
         if request.is_running():
-            request.spare_if_debugged()
-            if request.time_out(trace):
-                request.report(request.tell_timeout)
-                if request.is_breakable:
-                    request.break_thread()
+            request.abort()
             return
-        log_stack(
-            logging.WARNING,
-            f"source=hostline id={request.id} waits for gevent's hub, which this code keeps from running:",
-            trace,
-            {"request_id": request.id, "state": "hub_is_blocked"},
-        )
+        if not self._is_told:
+            self._is_told = True
+            reporter.submit(partial(_log_blocked, request, ThreadRequest.current_trace(request)))
+        self.deadline = monotonic() + _STARVED_AFTER
+        watchdog.at(self, self.deadline)
+
+
+def _log_blocked(request: GreenletRequest, trace: _stacks.Trace) -> None:
+    """Say who keeps the hub from running. In a native thread: a greenlet would come too late."""
+    log_stack(
+        logging.WARNING,
+        f"source=hostline id={request.id} waits for gevent's hub, which this code keeps from running:",
+        trace,
+        {"request_id": request.id, "state": "hub_is_blocked"},
+    )
