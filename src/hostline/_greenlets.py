@@ -20,6 +20,7 @@ import logging
 import sys
 from _thread import LockType
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from time import monotonic
 from types import FrameType
@@ -27,7 +28,7 @@ from typing import Any
 
 from hostline import _frames, _safepoints, _stacks
 from hostline._abortable import Block, call_each
-from hostline._breaker import DEFERRAL, Breaker, firing
+from hostline._breaker import DEFERRAL, Breaker, firing, main_thread
 from hostline._deadlines import watchdog
 from hostline._interrupts import ThreadRequest
 from hostline._log import log_stack
@@ -36,6 +37,9 @@ from hostline._requests import reporter
 from hostline.errors import RequestTimeoutException
 
 _STARVED_AFTER = 0.02
+# From CPython 3.13 on a thread may run on to its next check point before it raises what was set
+# (``_safepoints``). There it may have become another greenlet's, by a call from Cython to Cython.
+_RAISES_LATE = sys.version_info >= (3, 13)
 #: How often a greenlet looks whether what it waits for, which may be in a native thread, has come.
 _POLL = 0.001
 
@@ -44,6 +48,12 @@ def in_use() -> bool:
     """Whether gevent has replaced the blocking calls of this process."""
     monkey = sys.modules.get("gevent.monkey")
     return monkey is not None and bool(monkey.is_module_patched("socket"))
+
+
+def prepare(signum: int) -> None:
+    """Have code that starves the hub broken by this signal. To be called in the hub's thread."""
+    with suppress(ValueError):  # not the main thread: no handler would run in it
+        main_thread.prepare(signum)
 
 
 def main_frame() -> FrameType | None:
@@ -217,15 +227,28 @@ class _GreenletBreaker(Breaker):
         self._looked_at = self.deadline
 
     def _inject(self, now: float) -> float:
-        """Have the hub throw; only while this very greenlet keeps it from that, fire at the thread."""
+        """Set the exception on the thread, where it cannot come to be raised in another greenlet."""
+        return super()._inject(now) if self._is_starving() and not _RAISES_LATE else DEFERRAL
+
+    def _knock(self) -> float:
+        """Signal the thread, in which the handler sees whose greenlet it is in."""
+        return super()._knock() if self._is_starving() else DEFERRAL
+
+    def answer_knock(self, frame: FrameType | None) -> bool:
+        """In the main thread: whether to raise in this frame."""
+        return self._greenlet.is_here() and super().answer_knock(frame)
+
+    def _is_starving(self) -> bool:
+        """Whether this very greenlet keeps the hub from throwing; the hub is asked to in any case."""
+        now = monotonic()
         looked_at, self._looked_at = self._looked_at, now
         if not self._greenlet.is_hub_late():
             self._greenlet.ask_hub(self._throw)
         elif self._greenlet.is_running():
-            return super()._inject(now)
+            return True
         else:  # another one keeps it from running on, which is to cost it none of the time it is given
             self._since = min(now, self._since + now - looked_at)
-        return DEFERRAL
+        return False
 
     def _throw(self) -> None:
         """In the hub, so the greenlet stands still, and can be looked at exactly."""
