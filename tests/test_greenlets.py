@@ -39,7 +39,7 @@ def assert_aborted(answer, within=SOON):
 STEPS = ["cancel", "cancelled", "left"]
 
 
-@pytest.mark.parametrize("case", ["block_that_waits", "block_that_computes"])
+@pytest.mark.parametrize("case", ("block_that_waits", "block_that_computes"))
 def test_a_block_is_left_when_it_has_been_cancelled(case):
     seen = see(case)
     assert_aborted(seen)
@@ -80,11 +80,11 @@ def test_clean_up_may_enter_blocks():
 
 @pytest.mark.parametrize(
     "case",
-    [
+    (
         "computes_where_it_may_not_be_broken_then_waits",
         "waits_where_it_may_not_be_broken_then_computes",
         "resumed_by_one_that_starves_the_hub",
-    ],
+    ),
 )
 def test_what_could_not_be_broken_is_when_it_can_be(case):
     assert_aborted(see(case))
@@ -141,7 +141,7 @@ def test_what_cannot_be_stopped_is_logged_while_it_goes_on():
 # Whom it hits.
 
 
-@pytest.mark.parametrize("case", ["near_misses_in_the_main_thread", "near_misses_without_a_signal"])
+@pytest.mark.parametrize("case", ("near_misses_in_the_main_thread", "near_misses_without_a_signal"))
 def test_no_abort_gets_into_the_hub_or_another_greenlet(case):
     assert see(case) == {"answers": {"504": 30}, "strangers": {}}
 
