@@ -22,7 +22,7 @@ import gevent.event  # noqa: E402
 from gevent.socket import wait_read  # noqa: E402
 
 import hostline  # noqa: E402
-from hostline import _breaker, _native  # noqa: E402
+from hostline import _breaker, _greenlets, _native  # noqa: E402
 from hostline.wsgi import RequestTimeoutMiddleware  # noqa: E402
 
 LIMIT = 0.2
@@ -30,7 +30,8 @@ LONG = 3.0
 CASES = {}
 
 native_sleep = gevent.monkey.get_original("time", "sleep")
-logging.getLogger("hostline").addHandler(logging.NullHandler())
+logger = logging.getLogger("hostline")
+logger.addHandler(logging.NullHandler())
 
 
 def case(function):
@@ -128,6 +129,15 @@ def block_that_waits():
 
 @case
 def block_that_computes():
+    return in_block(lambda: compute(LONG))
+
+
+@case
+def block_where_no_thread_can_be_started():
+    def refuse(*_):
+        raise RuntimeError("can't start new thread")
+
+    _greenlets.start_native_thread = refuse
     return in_block(lambda: compute(LONG))
 
 
@@ -309,52 +319,48 @@ def absorbing():
 
 
 class Sink(logging.Handler):
-    def __init__(self, state, block=0.0):
+    """A handler of the log, which takes its time in gevent's way for the lines of others."""
+
+    def __init__(self):
         super().__init__()
-        self.state, self.block, self.seen = state, block, []
-        logging.getLogger("hostline").addHandler(self)
+        self.seen = []
+        logger.addHandler(self)
 
     def emit(self, record):
-        if getattr(record, "state", None) == self.state:
-            self.seen.append(time.monotonic())
-            native_sleep(self.block)
+        if not hasattr(record, "state"):
+            gevent.sleep(4 * LIMIT)
+        self.seen.append(getattr(record, "state", "another's"))
 
 
 @case
-def log_that_blocks():
-    """A handler of the log that takes its time costs nobody his deadline."""
-    sink = Sink("hub_is_blocked", block=4 * LIMIT)
+def log_that_waits():
+    """While a greenlet has the handler's lock, the hub stands still, which is to be logged too."""
+    sink = Sink()
     waits = serve(lambda: gevent.sleep(LONG))
+    other = gevent.spawn(logger.warning, "another's")
     gevent.sleep(0.01)
     compute(LIMIT * 1.5)
     gevent.sleep(0)
     computes = ask(lambda: compute(LONG), limit=LIMIT / 2)
-    return {"logged": len(sink.seen), "computes": computes, "waits": waits.get()}
+    other.join()
+    logger.warning("another's")
+    return {"logged": sink.seen, "computes": computes, "waits": waits.get()}
 
 
 @case
-def log_while_the_hub_stands_still():
-    sink = Sink("hub_is_blocked")
-    waits = serve(lambda: gevent.sleep(LONG))
-    gevent.sleep(0.01)
-    compute(LIMIT * 3)
-    standing_still = list(sink.seen)
-    return {"logged": len(standing_still), **waits.get()}
+def unstoppable():
+    """A greenlet that starves the hub, and one that waits; the one is told of when it is over."""
+    sink = Sink()
 
-
-@case
-def unstoppable_while_the_hub_stands_still():
-    sink = Sink("unstoppable")
-    seen_by_then = []
-
-    def work():
+    def swallow(step):
         end = time.monotonic() + LONG
         while time.monotonic() < end:
             with suppress(BaseException):
-                compute(end - time.monotonic())
-        seen_by_then.append(len(sink.seen))
+                step(end - time.monotonic())
 
-    return {**ask(work), "logged": seen_by_then}
+    answers = [ask(lambda step=step: swallow(step)) for step in (compute, gevent.sleep)]
+    gevent.sleep(0.01)
+    return {"statuses": [each["status"] for each in answers], "logged": sink.seen}
 
 
 # Whom it hits.

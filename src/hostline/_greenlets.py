@@ -1,16 +1,21 @@
 """How a request in a greenlet of gevent's is broken.
 
-All greenlets of a hub share one thread of the system's, so neither an exception set on
-the thread nor a signal knows which of them it hits, and the hub itself must never be hit.
-But one thread has its merits: what runs in the hub runs while no request does. The
-watchdog (a native thread) asks the hub, by the one call of its loop that other threads may
-make, to throw the exception into the request's greenlet. There the request is looked at
-exactly: it has come back, or it has not, and no shot is ever left pending.
+All greenlets of a hub share one thread of the system's, so an exception set on the thread
+does not know which of them it hits, and the hub itself must never be hit. But one thread has
+its merits: what runs in the hub runs while no request does. The watchdog (a native thread)
+asks the hub, by the one call of its loop that other threads may make, to throw the exception
+into the request's greenlet. There the request is looked at exactly: it has come back, or it
+has not, and no shot is ever left pending.
 
 A greenlet that computes without waiting keeps the hub from running. If the hub has not
 answered after :data:`_STARVED_AFTER`, the thread's own stack tells whose greenlet is
-running; only if it is the very one that is due, the exception is set on the thread, by
-the protocol of ``_interrupts``.
+running; only if it is the very one that is due, it is fired at by the protocol of
+``_interrupts``: where the hub is in the main thread, as it nearly always is, by the signal,
+whose handler sees in which greenlet it is and would raise; else by the asynchronous
+exception, but not on a CPython that raises it late.
+
+Code computes, waits and computes again, so neither way is decided on for good: each step of
+the one breaker asks the hub first.
 
 Imports: ``_interrupts`` and what that is made of. gevent is imported where it is in use.
 """
@@ -33,7 +38,6 @@ from hostline._deadlines import watchdog
 from hostline._interrupts import ThreadRequest
 from hostline._log import log_stack
 from hostline._native import native_get_ident, start_native_thread
-from hostline._requests import reporter
 from hostline.errors import RequestTimeoutException
 
 _STARVED_AFTER = 0.02
@@ -78,11 +82,9 @@ class GreenletRequest(ThreadRequest):
         """Remember the greenlet that serves it. To be called in that greenlet."""
         gevent = importlib.import_module("gevent")
 
-        self._getcurrent: Callable[[], object] = gevent.getcurrent
+        self._gevent: Any = gevent
         self._greenlet: Any = gevent.getcurrent()
         self._hub: Any = gevent.get_hub()
-        self._spawn: Callable[..., object] = gevent.spawn
-        self._sleep: Callable[[float], object] = gevent.sleep
         self._hub_thread_id = native_get_ident()
 
     @property
@@ -97,11 +99,15 @@ class GreenletRequest(ThreadRequest):
 
     def is_here(self) -> bool:
         """Whether what asks is the greenlet that serves it."""
-        return self._getcurrent() is self._greenlet
+        return self._gevent.getcurrent() is self._greenlet
 
     def report(self, job: Callable[[], object]) -> None:
-        """In a greenlet: observers may use locks that are gevent's."""
-        self._hub.loop.run_callback_threadsafe(self._spawn, job)
+        """In a greenlet, though it may come late: what tells uses locks that are gevent's.
+
+        In a native thread, as the log's handlers are used here, such a lock may never be given back to
+        greenlets that wait for it too: gevent has that thread's hub see to it, which does not run.
+        """
+        self._hub.loop.run_callback_threadsafe(self._gevent.spawn, job)
 
     def frames(self) -> Iterator[FrameType]:
         """Those of its greenlet, which may be the one that runs."""
@@ -193,7 +199,7 @@ class GreenletRequest(ThreadRequest):
         thrown: BaseException | None = None
         while not done.acquire(blocking=False):
             try:
-                self._sleep(_POLL)
+                self._gevent.sleep(_POLL)
             except BaseException as error:  # noqa: BLE001 - gevent's Timeout, GreenletExit, an abort
                 thrown = thrown or error
         try:
@@ -201,10 +207,6 @@ class GreenletRequest(ThreadRequest):
                 raise thrown
         finally:
             del thrown  # its traceback holds this frame, which would hold it
-
-    def _later(self, delay: float, job: Callable[[], object]) -> None:
-        timer = self._hub.loop.timer(delay)
-        timer.start(job)
 
 
 def _call_in_thread(blocks: list[Block]) -> None:
@@ -294,16 +296,16 @@ class _Starved:
             return
         if not self._is_told:
             self._is_told = True
-            reporter.submit(partial(_log_blocked, request, ThreadRequest.current_trace(request)))
+            request.report(partial(_log_blocked, request, ThreadRequest.current_trace(request)))
         self.deadline = monotonic() + _STARVED_AFTER
         watchdog.at(self, self.deadline)
 
 
 def _log_blocked(request: GreenletRequest, trace: _stacks.Trace) -> None:
-    """Say who keeps the hub from running. In a native thread: a greenlet would come too late."""
+    """Say who has kept the hub from running."""
     log_stack(
         logging.WARNING,
-        f"source=hostline id={request.id} waits for gevent's hub, which this code keeps from running:",
+        f"source=hostline id={request.id} had to wait for gevent's hub, which this code kept from running:",
         trace,
         {"request_id": request.id, "state": "hub_is_blocked"},
     )

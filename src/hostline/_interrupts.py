@@ -200,10 +200,9 @@ class ThreadCall:
 
     def tell_unstoppable(self, frame: FrameType | None) -> None:
         """Say that its code has not taken notice, and where it is."""
-        # Not by `report`: a greenlet, for which this code does not make way, would come too late.
         if terminator.count_unstoppable(self.guard.settings.term_on_timeout):
-            reporter.submit(partial(terminator.ask, self.main_frame()))
-        reporter.submit(partial(log_unstoppable, self.owner, _stacks.of_thread(frame, self.outermost)))
+            self.report(partial(terminator.ask, self.main_frame()))
+        self.report(partial(log_unstoppable, self.owner, _stacks.of_thread(frame, self.outermost)))
 
 
 class ThreadRequest(ThreadCall, GuardedRequest):
