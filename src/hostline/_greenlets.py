@@ -224,7 +224,8 @@ class _GreenletBreaker(Breaker):
     """
 
     def __init__(self, request: GreenletRequest, deferral_limit: float) -> None:
-        super().__init__(request, deferral_limit)
+        # Its thread_id is a property, as is told there.
+        super().__init__(request, deferral_limit)  # pyright: ignore[reportArgumentType]
         self._greenlet = request
         self._looked_at = self.deadline
 
