@@ -18,6 +18,7 @@ a callable runs. May import ``_native`` and ``errors``.
 
 import logging
 import sys
+from _thread import LockType
 from collections.abc import Callable
 from math import inf
 from time import monotonic
@@ -67,12 +68,12 @@ class Block:
         """Whether it is about to be left: it is being cancelled, or has been just now."""
         return not self.is_left and monotonic() < self._done_at + _CANCEL_GRACE
 
-    def wait(self) -> None:
+    def wait(self, wait_for: Callable[[LockType], object]) -> None:
         """Stay until the call has returned. An abort that comes meanwhile is raised behind it."""
         is_hit = False
         while not self._is_done:
             try:
-                self._done.acquire()
+                wait_for(self._done)
             except RequestTimeoutException:
                 is_hit = True
         if is_hit:
@@ -153,10 +154,14 @@ class Abortable:
         """When this returns, its callable is not running, and will not be called any more."""
         block.is_left = True
         if self.blocks is None or not self.blocks.pop(block, False):
-            block.wait()
+            block.wait(self.wait_for)
             self.end_here()  # rather than by the error that a cancelled query is to its driver
         elif self.is_ended_by(error):
             block.call()  # by `checkpoint`, or in a blocked loop: what was ordered would run on
+
+    def wait_for(self, done: LockType) -> None:
+        """Take this lock, waiting as code of this request waits."""
+        done.acquire()
 
     def refuse_work(self) -> None:
         """Raise the abort, unless this code is cleaning up behind it."""

@@ -10,7 +10,6 @@ the log, ``_safepoints``, ``_unblocking``, ``_wait_probe``.
 import signal
 import threading
 import time
-from threading import get_ident
 from time import monotonic, thread_time
 from types import FrameType
 from typing import Protocol
@@ -19,7 +18,7 @@ from hostline import _frames, _safepoints, _unblocking
 from hostline._abortable import Abortable
 from hostline._async_exceptions import clear_async_exc, set_async_exc
 from hostline._deadlines import watchdog
-from hostline._native import after_fork_in_child, native_lock
+from hostline._native import after_fork_in_child, native_get_ident, native_lock
 from hostline._requests import logger
 from hostline._wait_probe import wait_probe
 from hostline.errors import RequestTimeoutException
@@ -84,11 +83,12 @@ def absorb() -> None:
     the next one is raised; in a traced function of 3.11 it looks for ever. So another one
     replaces it, which this thread raises at the end of the call that sets it.
     """
+    thread_id = native_get_ident()  # gevent's own tells greenlets apart
     try:
-        set_async_exc(get_ident(), _Absorbed)
+        set_async_exc(thread_id, _Absorbed)
         for _ in range(2):
             pass  # a check point more
-        clear_async_exc(get_ident(), None)  # in here, should it be raised as late as this
+        clear_async_exc(thread_id, None)  # in here, should it be raised as late as this
     except _Absorbed:
         return
 
@@ -342,7 +342,7 @@ class _MainThread:
         except ValueError:  # an embedding host's: `threading` was imported in another than the real one
             return False
         self.signum = signum
-        self._ident = get_ident()
+        self._ident = native_get_ident()
         works = self.can_break(self._ident)
         if works:
             logger.info("hostline aborts code in the main thread by %s.", signal.Signals(signum).name)

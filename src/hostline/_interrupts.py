@@ -219,9 +219,13 @@ class ThreadRequest(ThreadCall, GuardedRequest):
     def has_left(self) -> bool:
         return self.came_back or (self.ended is not None and self.outcome is not State.TIMED_OUT)
 
+    def is_here(self) -> bool:
+        """Whether what asks is the thread that serves it."""
+        return self.thread_id == get_ident()
+
     def survives_fork(self) -> bool:
         """Whether this is the request that forked."""
-        return self.thread_id == get_ident()
+        return self.is_here()
 
     def fall_due(self) -> None:
         """The abort falls at the very end of its thread's last shield."""
@@ -229,12 +233,12 @@ class ThreadRequest(ThreadCall, GuardedRequest):
 
     def end_here(self) -> None:
         """Raise the abort in place of its shot, in its own thread."""
-        if self.thread_id == get_ident() and self.strike():
+        if self.is_here() and self.strike():
             raise RequestTimeoutException
 
     def refuse_work(self) -> None:
         """Raise the abort in place of its shot; behind that, it is clean-up that asks."""
-        if self.thread_id != get_ident() or self.strike():
+        if not self.is_here() or self.strike():
             raise RequestTimeoutException
 
     def withdraw(self) -> bool:
@@ -244,7 +248,7 @@ class ThreadRequest(ThreadCall, GuardedRequest):
     def give_up(self) -> None:
         """As at the deadline, but without a shot: its code is about to end itself."""
         super().give_up()
-        if self.thread_id != get_ident() or self.strike():
+        if not self.is_here() or self.strike():
             return
         if self.withdraw() and self.time_out(self.trace_now()):
             breaker = self.make_breaker()

@@ -308,6 +308,8 @@ class RequestTimeoutMiddleware:
             warn_unless_replaced(_greenlets.main_frame() if _greenlets.in_use() else main_frame())
         self._has_begun = True
         if _greenlets.in_use():
+            if self.breaks and self._request is WsgiRequest:
+                _greenlets.prepare(self.settings.signal)
             self._request = GreenletWsgiRequest
             return
         if not self.breaks:

@@ -35,6 +35,9 @@ def _serving(kind, app, **options):
 
 FLASK = _serving(wsgi_kinds.GUNICORN_GTHREAD, "database_flask:app", requires=("flask", "sqlalchemy"))
 FLASK_SYNC = _serving(wsgi_kinds.GUNICORN_SYNC, "database_flask:app", requires=("flask", "sqlalchemy"))
+FLASK_GEVENT = _serving(
+    wsgi_kinds.GUNICORN_GEVENT, "database_flask:app", requires=("flask", "gevent", "sqlalchemy")
+)
 DJANGO = _serving(wsgi_kinds.GUNICORN_SYNC, "database_django:app", requires=("django",))
 FASTAPI = _serving(
     asgi_kinds.UVICORN, "database_fastapi:app", requires=("asyncpg", "fastapi", "httpx", "sqlalchemy")
@@ -74,6 +77,9 @@ SITES = (
         prefix="/async",
         backends=2 * POOL,
     ),
+    # Under gevent psycopg lets others run while it waits, and psycopg2 nobody.
+    Site("gunicorn gevent, Flask, SQLAlchemy, psycopg", FLASK_GEVENT, "psycopg"),
+    Site("gunicorn gevent, Flask, SQLAlchemy, psycopg2", FLASK_GEVENT, "psycopg2"),
 )
 
 
