@@ -2,6 +2,7 @@
 
 import contextlib
 import dis
+import functools
 import gc
 import importlib
 import logging
@@ -99,6 +100,30 @@ def test_a_callback_of_the_garbage_collector_s_may_not():
     finally:
         gc.callbacks.remove(callback)
     assert told == [False, False]
+
+
+def _clean_up_with(asked):
+    try:
+        abs(1)
+    finally:
+        asked()
+
+
+def _one_frame_out(asked):
+    asked()
+
+
+def test_within_a_finally_it_may_not():
+    """CPython 3.11 and 3.12 tell where a frame is that has called another, but not by its instruction."""
+    told = []
+
+    def ask():
+        told.append(asked_here())
+
+    deeply(lambda: _clean_up_with(ask))
+    deeply(lambda: _clean_up_with(functools.partial(_one_frame_out, ask)))
+    deeply(lambda: _clean_up_with(lambda: deeply(ask)))
+    assert told == [False, False, True]
 
 
 def test_what_it_calls_far_below_may():

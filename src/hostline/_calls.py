@@ -9,6 +9,7 @@ Imports: ``_frames``.
 
 import dis
 import inspect
+from bisect import bisect_right
 from functools import lru_cache
 from types import CodeType, FrameType
 from typing import Any, NamedTuple, cast
@@ -42,9 +43,37 @@ def receiver_of(call: Call, frame: FrameType) -> Any:
     return value
 
 
+def offset_of(frame: FrameType) -> int:
+    """The offset of the instruction that this frame stands at, as the tables of a code name it.
+
+    Up to CPython 3.12 ``f_lasti`` of a frame that calls Python code points behind the
+    instruction's own two bytes, into what CPython has cached there. On 3.11 a frame stands at
+    PRECALL, rather than CALL, while it is in a C function that it has often called. Below 0
+    where it has not begun.
+    """
+    begins, offsets = _instructions(frame.f_code)
+    at = frame.f_lasti
+    position = bisect_right(begins, at)
+    return offsets[position - 1] if position else at
+
+
+@lru_cache(maxsize=512)
+def _instructions(code: CodeType) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Where each instruction begins, and the offset that it is known by: a call's is that of its CALL."""
+    found: dict[int, int] = {}
+    begin = -1
+    for instruction in dis.get_instructions(code):
+        if begin < 0:
+            begin = instruction.offset
+        found[begin] = instruction.offset
+        if instruction.opname != "PRECALL":
+            begin = -1
+    return tuple(found), tuple(found.values())
+
+
 def call_at(frame: FrameType) -> Call | None:
     """The call that this frame stands at."""
-    return calls(frame.f_code).get(frame.f_lasti)
+    return calls(frame.f_code).get(offset_of(frame))
 
 
 @lru_cache(maxsize=512)

@@ -9,7 +9,7 @@ A frame says exactly at what it stands only where it cannot run on meanwhile: in
 handler, for the main thread. For another thread it is a snapshot; ``_interrupts`` takes
 an injection back whose target has moved.
 
-Imports: ``_frames``, ``_points``.
+Imports: ``_calls``, ``_frames``, ``_points``.
 """
 
 import dis
@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 from hostline import _frames
+from hostline._calls import offset_of
 from hostline._points import GIVES_BACK, OUT, Points, points
 
 # How many frames inwards count: bookkeeping calls bookkeeping, but an app that is called
@@ -89,7 +90,7 @@ def may_break(frame: FrameType | None, *, is_waiting: bool = False) -> bool:
         return True
     if not _is_whole(frame, is_waiting=is_waiting):
         return False
-    found, at = points(frame.f_code), frame.f_lasti
+    found, at = points(frame.f_code), offset_of(frame)
     if is_waiting:
         return at not in found.cleaning
     return _waits_on_a_condition(frame) or at not in found.delicate
@@ -117,7 +118,7 @@ def is_importing(frame: FrameType | None) -> bool:
 
 def has_acquired(frame: FrameType | None) -> bool:
     """Whether this frame has just taken a bare lock, unless it still waits for it."""
-    return frame is not None and frame.f_lasti in points(frame.f_code).acquiring
+    return frame is not None and offset_of(frame) in points(frame.f_code).acquiring
 
 
 def is_acquiring(frame: FrameType | None) -> bool:
@@ -146,7 +147,7 @@ def _is_whole(frame: FrameType, *, is_waiting: bool = False) -> bool:
         is_harmless = is_waiting and code.co_name == "acquire"
         if depth < _INNERMOST and not is_harmless and _is_critical(outer, innermost):
             return False
-        if 0 < depth < _INNERMOST and outer.f_lasti in points(code).cleaning:
+        if 0 < depth < _INNERMOST and offset_of(outer) in points(code).cleaning:
             return False
         outer = _frames.caller(outer)
         depth += 1
@@ -155,7 +156,7 @@ def _is_whole(frame: FrameType, *, is_waiting: bool = False) -> bool:
 
 def _landings(frame: FrameType, *, stands_still: bool) -> Iterator[tuple[Points, int, bool]]:
     """Where an exception that is set now for this thread may be raised, and whether it runs on until then."""
-    found, at = points(frame.f_code), frame.f_lasti
+    found, at = points(frame.f_code), offset_of(frame)
     is_late = at not in found.checks or (_RAISES_LATE and not stands_still)
     # In C a thread is found in calls alone; at other check points it has looked already.
     if at in found.checks and (at in found.calls or not is_late):
@@ -166,7 +167,7 @@ def _landings(frame: FrameType, *, stands_still: bool) -> Iterator[tuple[Points,
 
 def _ahead(frame: FrameType, depth: int = 0) -> Iterator[tuple[Points, int, bool]]:
     """The check points to which the thread comes next."""
-    found, at = points(frame.f_code), frame.f_lasti
+    found, at = points(frame.f_code), offset_of(frame)
     ahead = found.ahead.get(at, frozenset())
     if at in ahead:
         ahead = frozenset({at})  # a loop without any other is taken to go on
@@ -174,7 +175,7 @@ def _ahead(frame: FrameType, depth: int = 0) -> Iterator[tuple[Points, int, bool
         yield found, offset, True
     caller = _frames.caller(frame)
     if OUT in ahead and caller is not None and depth < _INNERMOST:
-        yield points(caller.f_code), caller.f_lasti, False
+        yield points(caller.f_code), offset_of(caller), False
         yield from _ahead(caller, depth + 1)
 
 
