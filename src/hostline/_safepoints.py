@@ -15,10 +15,12 @@ Imports: ``_calls``, ``_frames``, ``_points``.
 import dis
 import gc
 import itertools
+import signal
 import sys
 import threading
 from collections.abc import Iterator
-from types import FrameType
+from functools import partial
+from types import CodeType, FrameType
 
 from hostline import _frames
 from hostline._calls import offset_of
@@ -134,14 +136,14 @@ def _is_whole(frame: FrameType, *, is_waiting: bool = False) -> bool:
     if str(frame.f_globals.get("__name__")).startswith(_GUARDS):
         return False
     depth = 0
-    swallowing = {getattr(callback, "__code__", None) for callback in gc.callbacks}
+    called_in_between = _called_in_between()
     outer: FrameType | None = frame
     while outer is not None:
         code = outer.f_code
         if code.co_filename == _IMPORTING or outer.f_globals.get("__name__") == _OURSELVES:
             return False
-        if code in swallowing:
-            return False  # the collector prints what comes out of there, and goes on
+        if code in called_in_between:
+            return False
         if _NEWBORN_MISTAKEN and code is _THREAD_START:
             return False
         is_harmless = is_waiting and code.co_name == "acquire"
@@ -152,6 +154,24 @@ def _is_whole(frame: FrameType, *, is_waiting: bool = False) -> bool:
         outer = _frames.caller(outer)
         depth += 1
     return True
+
+
+def _called_in_between() -> set[CodeType | None]:
+    """The code that Python calls at any place in the app's own, and that is none of its business.
+
+    What comes out of a callback of the collector's is printed, and no more. A handler of a signal is
+    the server's: cut short, its log is half reopened, or its worker not told to stop.
+    """
+    handlers = map(signal.getsignal, signal.valid_signals())
+    return {_code_of(each) for each in (*gc.callbacks, *handlers) if callable(each)}
+
+
+def _code_of(called: object) -> CodeType | None:
+    while type(called) is partial:
+        called = called.func
+    # A function's or a bound method's own; else that of an object that can be called.
+    code = getattr(called, "__code__", None) or getattr(type(called).__call__, "__code__", None)
+    return code if type(code) is CodeType else None
 
 
 def _landings(frame: FrameType, *, stands_still: bool) -> Iterator[tuple[Points, int, bool]]:
