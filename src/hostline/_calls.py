@@ -21,6 +21,7 @@ _PART_OF_A_CALL = frozenset({"PRECALL", "KW_NAMES"})  # of CPython 3.11 and 3.12
 _LOADS_A_NAME = frozenset(
     {"LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_DEREF", "LOAD_NAME", "LOAD_GLOBAL"}
     | {"STORE_FAST_LOAD_FAST", "LOAD_FAST_LOAD_FAST"}  # 3.13: two in one, the second is the one
+    | {"LOAD_FAST_BORROW", "LOAD_FAST_BORROW_LOAD_FAST_BORROW"}  # 3.14
 )
 _LOADS_A_METHOD = frozenset({"LOAD_METHOD", "LOAD_ATTR"})
 

@@ -21,6 +21,8 @@ OUT = -1
 GIVES_BACK = frozenset({"__del__", "__exit__", "close", "release"})
 # How far behind a bare `lock.acquire()` the `try` is looked for that gives the lock back.
 _REACH_OF_ACQUIRE = 8
+# How many arguments the compiler gives __exit__(None, None, None); 3.14 calls the function, not the method.
+_EXIT_ARGUMENTS = 3 if sys.version_info >= (3, 14) else 2
 _LOOKS_BEFORE_JUMPING = sys.version_info >= (3, 13)
 
 _JUMPS_BACK = ("JUMP_BACKWARD", "POP_JUMP_BACKWARD")
@@ -143,7 +145,8 @@ class Points:
         of_with = {
             plain[n].offset
             for n in range(3, len(plain))
-            if (plain[n].opname, plain[n].arg) == ("CALL", 2) and all(_is_none(i) for i in plain[n - 3 : n])
+            if (plain[n].opname, plain[n].arg) == ("CALL", _EXIT_ARGUMENTS)
+            and all(_is_none(i) for i in plain[n - 3 : n])
         }
         return frozenset(by_name | of_with)
 
