@@ -26,7 +26,7 @@ from types import CodeType, FrameType
 
 from hostline import _frames
 from hostline._calls import offset_of
-from hostline._points import GIVES_BACK, OUT, Points, points
+from hostline._points import GIVES_BACK, OUT, RAISED, Points, is_guarded, points
 
 # How many frames inwards count: bookkeeping calls bookkeeping, but an app that is called
 # *by* concurrent.futures, or inside a context manager of contextlib's, must stay breakable.
@@ -134,10 +134,41 @@ def is_acquiring(frame: FrameType | None) -> bool:
     return any(at in found.acquiring for found, at, _ in _landings(frame, stands_still=False))
 
 
+def fails_into_clean_up(frame: FrameType) -> bool:
+    """Whether clean-up comes first if the call that this innermost frame stands at fails.
+
+    Then CPython goes to the handler without looking whether an exception is pending: it would
+    be raised in the first function that the clean-up calls, which has done nothing yet.
+    """
+    outer: FrameType | None = frame
+    while outer is not None and not _is_a_guard_s(outer):
+        caller = _frames.caller(outer)
+        if is_guarded(outer.f_code, outer.f_lasti):
+            found = points(outer.f_code)
+            comes = found.failing.get(offset_of(outer), frozenset())
+            if comes & found.clean_up:
+                return True
+            if OUT in comes and caller is not None and _comes_to_clean_up(caller):
+                return True
+            if RAISED not in comes:
+                return False
+        outer = caller
+    return False
+
+
+def _comes_to_clean_up(frame: FrameType) -> bool:
+    """Whether clean-up comes next when a function that this frame has called returns."""
+    return any(at in found.delicate_ahead for found, at, _ in _ahead(frame))
+
+
+def _is_a_guard_s(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).startswith(_GUARDS)
+
+
 def _is_whole(frame: FrameType, *, is_waiting: bool = False) -> bool:
     """Whether none of the functions that are being run is one that must not be cut short."""
     innermost = frame
-    if str(frame.f_globals.get("__name__")).startswith(_GUARDS):
+    if _is_a_guard_s(frame):
         return False
     depth = 0
     called_in_between = _called_in_between()

@@ -15,12 +15,14 @@ the instructions before. Only what is really being waited for is touched:
 A child process that is waited for is left alone: it is not ours to end. A bare lock, a
 ``SimpleQueue`` and ``time.sleep`` have nothing that could be woken.
 
-The exception must be pending before. Imports: ``_calls``, ``_frames``.
+Where the call ends well, the exception must be pending before, and is raised as it returns. Where
+it fails, none must be, if clean-up comes first. Imports: ``_calls``, ``_frames``.
 """
 
 import socket
 import sqlite3
 import threading
+import time
 from _thread import LockType
 from types import FrameType
 from typing import cast
@@ -29,6 +31,7 @@ from hostline import _frames
 from hostline._calls import call_at, receiver_of
 
 _CONDITION_WAIT = threading.Condition.wait.__code__
+_LOCKS = (LockType, type(threading.RLock()))
 
 
 def unblock(frame: FrameType) -> bool:
@@ -41,6 +44,16 @@ def unblock(frame: FrameType) -> bool:
         call = call_at(frame)
         return _shut_down(cast("socket.socket", receiver), "" if call is None else call.method)
     return _interrupt(receiver)
+
+
+def ends_well(frame: FrameType) -> bool:
+    """Whether what this innermost frame waits for returns, even if woken, rather than raises an error."""
+    if frame.f_code is _CONDITION_WAIT:
+        return True
+    call, receiver = call_at(frame), waited_on(frame)
+    if call is not None and issubclass(type(receiver), socket.socket):
+        return call.method.startswith(("recv", "read"))
+    return receiver is time or type(receiver) in _LOCKS
 
 
 def interrupt_sqlite(frame: FrameType) -> bool:
