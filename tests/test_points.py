@@ -394,6 +394,7 @@ def test_what_is_called():
         3: Call(("thing", "content"), "deep"),
         4: Call(("BOX", "content"), "of_a_global"),
         5: Call((), "of_no_name"),
+        7: Call((), ""),
     }
 
 

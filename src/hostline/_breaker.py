@@ -196,7 +196,7 @@ class Breaker:
         """Whether it has been put off for so long that it is let go all the same."""
         self._patience = self._deferral_limit * (IMPORT_PATIENCE if _safepoints.is_importing(frame) else 1)
         # A thread that stands still where it gets no shot is not put off: it does nothing.
-        return now - max(self._since, self._standing.until) >= self._patience
+        return now - max(self._since, self._standing.idle_until) >= self._patience
 
     def _may_raise(self, frame: FrameType | None, now: float) -> bool:
         """Whether to raise here. In the main thread's handler."""
@@ -288,6 +288,10 @@ class Breaker:
         absorb()  # what that leaves behind, as told there
         return _TAKEN_BACK
 
+    def _is_at_risk(self, frame: FrameType) -> bool:
+        cpu_time = _cpu_time(self.request.thread_id)
+        return self._standing.is_at_risk(frame, cpu_time) and not self._can_end_wait()
+
     def _can_end_wait(self) -> bool:
         """Whether nothing but an exception that is pending ends the thread's wait, and that does."""
         return self._standing.is_beyond_waking and main_thread.ends_waits()
@@ -298,9 +302,10 @@ class Breaker:
             return GRACE
         frame, place = self._place
         stands = _frames.of_thread(self.request.thread_id) is frame and frame.f_lasti == place
-        if stands and self._standing.is_at_risk(frame) and not self._can_end_wait():
+        if stands and self._is_at_risk(frame):
             self._place = None
             self._shots -= 1
+            self._standing.note_that_it_stays(monotonic())
             return self._take_back()
         if not stands or _unblocking.unblock(frame):
             self._place = None

@@ -27,7 +27,10 @@ _LOADS_A_METHOD = frozenset({"LOAD_METHOD", "LOAD_ATTR"})
 
 
 class Call(NamedTuple):
-    """``receiver`` is the dotted name on which ``method`` is called; empty: something else."""
+    """``receiver`` is the dotted name on which ``method`` is called; empty: something else.
+
+    Without a ``method`` it is a function that is called by its name.
+    """
 
     receiver: tuple[str, ...]
     method: str
@@ -79,7 +82,7 @@ def call_at(frame: FrameType) -> Call | None:
 
 @lru_cache(maxsize=512)
 def calls(code: CodeType) -> dict[int, Call]:
-    """Every call of a method in this code whose arguments are plain enough, by its offset."""
+    """Every call in this code whose arguments are plain enough, by its offset."""
     instructions = list(dis.get_instructions(code))
     found = {i.offset: _call(instructions, n) for n, i in enumerate(instructions) if i.opname in CALLS}
     return {offset: call for offset, call in found.items() if call is not None}
@@ -94,10 +97,12 @@ def _call(instructions: list[dis.Instruction], last: int) -> Call | None:
         if instruction.opcode in dis.hasjrel:
             return None  # an argument that is computed one way or another
         depth -= dis.stack_effect(instruction.opcode, instruction.arg)
-        if depth <= 1 and instruction.opname in _LOADS_A_METHOD:
+        is_method = depth <= 1 and instruction.opname in _LOADS_A_METHOD
+        # A function of a module's, and a method with `*arguments`, are loaded as anything is.
+        if is_method or (depth == 2 and instruction.opname == "LOAD_ATTR"):
             return Call(_dotted_name(instructions, position - 1), str(instruction.argval))
         position -= 1
-    return None  # a function
+    return Call((), "") if instructions[position + 1].opname in _LOADS_A_NAME else None
 
 
 def _dotted_name(instructions: list[dis.Instruction], last: int) -> tuple[str, ...]:

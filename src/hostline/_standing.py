@@ -18,8 +18,8 @@ from hostline import _safepoints, _unblocking
 
 #: How often in a row a thread has to be found where it was, for it to count as staying there.
 _LOOKS = 3
-#: How long a thread that runs is let run, if all that one sees it at are calls that may fail; and
-#: how long one that is woken has to leave its call.
+#: How long a thread that runs is let run, if all that one sees it at are calls that are known to fail;
+#: and how long one that is woken has to leave its call.
 _RUNNING = 0.015
 #: How many times one that goes on when it is woken is woken without a shot.
 _WAKES = 12
@@ -41,8 +41,8 @@ class Standing:
         self._was_just_woken = False
         self._wakes_left = _WAKES
         self._runs_since = inf  # when it was first seen to run where it may get a shot later
-        #: When it was last seen to be where it gets none.
-        self.until = -inf
+        #: When it was last seen to be where it gets none, and there to do nothing at all.
+        self.until = self.idle_until = -inf
 
     def let_go(self) -> None:
         """Hold no frame any longer."""
@@ -74,30 +74,42 @@ class Standing:
         """Whether it does nothing, and there is nothing that could be woken."""
         return self._looks_alike >= _LOOKS and not self._is_woken
 
-    def is_at_risk(self, frame: FrameType) -> bool:
-        """Whether it is to get no shot if it stays in this frame's call."""
-        return self._wakes_left > 0 and _may_cut_clean_up(frame)
+    def is_at_risk(self, frame: FrameType, cpu_time: float) -> bool:
+        """Whether what is pending for it is to be taken back, as it stays in this frame's call."""
+        if self._wakes_left <= 0 or not _may_cut_clean_up(frame):
+            return False
+        return _unblocking.can_wake(frame) or cpu_time == self._cpu_time
+
+    def note_that_it_stays(self, now: float) -> None:
+        """What was pending for it has been taken back."""
+        self._looks_here = self._looks_alike = _LOOKS
+        self.until = now
 
     def pause(self, frame: FrameType, now: float) -> float | None:
         """How long to wait with a shot; None: it may be sent. Wakes what stays where it gets none."""
         if not _may_cut_clean_up(frame):
             return None
         if self._looks_here < _LOOKS:
-            return self._let_run(now)
+            return self._let_run(frame, now)
         if now - self._tried_at >= _RUNNING and self._wakes_left > 0:
             self._tried_at = now
             self._is_woken = self._was_just_woken = _unblocking.unblock(frame)
-        if not self._is_woken and self._looks_alike < _LOOKS:
-            return self._let_run(now)
+        does_nothing = self._looks_alike >= _LOOKS
+        if not self._is_woken and not does_nothing:
+            return self._let_run(frame, now)
         if self._wakes_left <= 0:
             return None
         self.until = now
+        if does_nothing:
+            self.idle_until = now
         self._stays_since = min(self._stays_since, now)
         return _SHORT_PAUSE if now - self._stays_since < _SOON else _PAUSE
 
-    def _let_run(self, now: float) -> float | None:
-        self._runs_since = min(self._runs_since, now)
-        if now - max(self._runs_since, self.until) < _RUNNING:
+    def _let_run(self, frame: FrameType, now: float) -> float | None:
+        known_since = self.until
+        if _unblocking.can_wake(frame):
+            known_since = self._runs_since = min(self._runs_since, now)
+        if now - max(known_since, self.until) < _RUNNING:
             return _SHORT_PAUSE
         if self._looks_here >= _LOOKS:
             self._wakes_left = 0  # it computes
@@ -105,4 +117,4 @@ class Standing:
 
 
 def _may_cut_clean_up(frame: FrameType) -> bool:
-    return not _unblocking.ends_well(frame) and _safepoints.fails_into_clean_up(frame)
+    return _unblocking.may_fail(frame) and _safepoints.fails_into_clean_up(frame)

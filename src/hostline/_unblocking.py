@@ -22,16 +22,17 @@ it fails, none must be, if clean-up comes first. Imports: ``_calls``, ``_frames`
 import socket
 import sqlite3
 import threading
-import time
 from _thread import LockType
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import cast
 
 from hostline import _frames
 from hostline._calls import call_at, receiver_of
 
 _CONDITION_WAIT = threading.Condition.wait.__code__
-_LOCKS = (LockType, type(threading.RLock()))
+#: Whose methods end as they should: locks, and modules, whose are functions.
+_NEVER_FAILING = (LockType, type(threading.RLock()), ModuleType)
+_KNOWN = (socket.socket, sqlite3.Connection, sqlite3.Cursor)
 
 
 def unblock(frame: FrameType) -> bool:
@@ -46,14 +47,26 @@ def unblock(frame: FrameType) -> bool:
     return _interrupt(receiver)
 
 
-def ends_well(frame: FrameType) -> bool:
-    """Whether what this innermost frame waits for returns, even if woken, rather than raises an error."""
+def may_fail(frame: FrameType) -> bool:
+    """Whether what this innermost frame waits for may raise an error, woken or not.
+
+    Methods of objects, as a driver's are, as far as one does not know better: a socket that is
+    shut down while it is read tells of its end. Functions, `sleep` and the like, hardly ever do.
+    """
     if frame.f_code is _CONDITION_WAIT:
+        return False
+    call = call_at(frame)
+    if call is None:
         return True
-    call, receiver = call_at(frame), waited_on(frame)
-    if call is not None and issubclass(type(receiver), socket.socket):
-        return call.method.startswith(("recv", "read"))
-    return receiver is time or type(receiver) in _LOCKS
+    receiver = waited_on(frame)
+    if not call.method or type(receiver) in _NEVER_FAILING:
+        return False
+    return not (issubclass(type(receiver), socket.socket) and call.method.startswith(("recv", "read")))
+
+
+def can_wake(frame: FrameType) -> bool:
+    """Whether it is something that one knows to wake."""
+    return frame.f_code is _CONDITION_WAIT or issubclass(type(waited_on(frame)), _KNOWN)
 
 
 def interrupt_sqlite(frame: FrameType) -> bool:

@@ -177,7 +177,7 @@ class Copies:
                 **dict.fromkeys(("may_break", "may_inject"), _yes),
                 **dict.fromkeys(("has_acquired", "is_acquiring", "is_importing", "fails_into_clean_up"), _no),
             ),
-            "hostline._unblocking": SimpleNamespace(unblock=_no, interrupt_sqlite=_no, ends_well=_no),
+            "hostline._unblocking": SimpleNamespace(unblock=_no, interrupt_sqlite=_no, may_fail=_no),
         }
 
     def module(self, name: str) -> Any:
