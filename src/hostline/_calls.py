@@ -102,7 +102,9 @@ def _call(instructions: list[dis.Instruction], last: int) -> Call | None:
         if is_method or (depth == 2 and instruction.opname == "LOAD_ATTR"):
             return Call(_dotted_name(instructions, position - 1), str(instruction.argval))
         position -= 1
-    return Call((), "") if instructions[position + 1].opname in _LOADS_A_NAME else None
+    first, second = instructions[position + 1 : position + 3]
+    callee = second if first.opname == "PUSH_NULL" else first  # up to CPython 3.12
+    return Call((), "") if callee.opname in _LOADS_A_NAME else None
 
 
 def _dotted_name(instructions: list[dis.Instruction], last: int) -> tuple[str, ...]:
