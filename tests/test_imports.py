@@ -31,6 +31,7 @@ LAYERS: tuple[set[str], ...] = (
     {"_calls", "_stacks"},
     {"_abortable", "_log", "_points", "_tasks", "_unblocking"},
     {"_safepoints"},
+    {"_standing"},
     {"_environment"},
     {"_kinds", "_protocols"},
     {"_host_kinds"},

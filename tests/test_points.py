@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hostline import _safepoints
-from hostline._calls import Call, call_at, calls, receiver_of
+from hostline._calls import Call, call_at, calls, offset_of, receiver_of
 from hostline._points import OUT, points
 from hostline._safepoints import has_acquired, is_acquiring, may_inject
 from timeouts import eventually
@@ -342,6 +342,37 @@ class Box:
         self.content = content
 
 
+def doze(clock, seconds):
+    return clock.sleep(seconds)
+
+
+@pytest.mark.parametrize("times_before", (0, 100), ids=("cold", "hot"))
+def test_what_is_called_where_it_waits(times_before):
+    """CPython 3.11 stands at another instruction once it has often called the same thing."""
+    for _ in range(times_before):
+        doze(time, 0)
+    thread = threading.Thread(target=doze, args=(time, 0.3))
+    thread.start()
+    told = set()
+    while thread.is_alive():
+        frame = sys._current_frames().get(thread.ident)
+        if frame is not None and frame.f_code is doze.__code__:
+            told.add(call_at(frame))
+        time.sleep(0.01)
+    assert Call(("clock",), "sleep") in told
+    assert told <= {None, Call(("clock",), "sleep")}
+
+
+def test_where_the_one_that_has_called_stands():
+    def tell():
+        frame = sys._getframe(1)
+        return offset_of(frame), frame.f_code
+
+    at, code = tell()
+    assert at in points(code).calls
+    assert offset_of(Frame(one, -1)) == -1, "not yet begun"
+
+
 def call_methods(thing, things, flag):
     """A call a line, each of another kind."""
     thing.plain(1, key=flag)
@@ -363,6 +394,7 @@ def test_what_is_called():
         3: Call(("thing", "content"), "deep"),
         4: Call(("BOX", "content"), "of_a_global"),
         5: Call((), "of_no_name"),
+        7: Call((), ""),
     }
 
 

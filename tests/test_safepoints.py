@@ -2,14 +2,17 @@
 
 import contextlib
 import dis
+import functools
 import gc
 import importlib
 import logging
 import queue
+import signal
 import sys
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from enum import Enum
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -99,6 +102,89 @@ def test_a_callback_of_the_garbage_collector_s_may_not():
     finally:
         gc.callbacks.remove(callback)
     assert told == [False, False]
+
+
+def _restore(signum, before):
+    signal.signal(signum, signal.SIG_DFL if before is None else before)
+
+
+class Handlers:
+    """Handlers of a signal, of every kind that there is."""
+
+    def __init__(self):
+        self.told = []
+
+    def method(self, signum, frame):
+        self.told.append(deeply(asked_here))
+
+    def __call__(self, signum, frame):
+        self.told.append(deeply(asked_here))
+
+    def after(self, number, signum, frame):
+        self.told.append(deeply(asked_here))
+
+
+@pytest.mark.parametrize("kind", ("function", "method", "object", "partial"))
+def test_a_handler_of_another_signal_may_not(kind):
+    """It is the server's: gunicorn reopens its logs in one."""
+    handlers = Handlers()
+
+    def function(signum, frame):
+        handlers.told.append(deeply(asked_here))
+
+    handler = {
+        "function": function,
+        "method": handlers.method,
+        "object": handlers,
+        "partial": functools.partial(functools.partial(handlers.after), 1),
+    }[kind]
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        assert deeply(asked_here), "nobody is in it"
+        signal.raise_signal(signal.SIGUSR1)
+    finally:
+        _restore(signal.SIGUSR1, before)
+    assert handlers.told == [False]
+
+
+def test_what_a_signal_does_by_itself_is_no_handler():
+    """``signal.SIG_DFL`` is an ``Enum``: what makes one of a number is code of the app's, too."""
+    told = []
+
+    class Colour(Enum):
+        RED = 1
+
+        @classmethod
+        def _missing_(cls, value):
+            told.append(asked_here())
+            return cls.RED
+
+    assert deeply(lambda: Colour(2)) is Colour.RED
+    assert told == [True]
+
+
+def _clean_up_with(asked):
+    try:
+        abs(1)
+    finally:
+        asked()
+
+
+def _one_frame_out(asked):
+    asked()
+
+
+def test_within_a_finally_it_may_not():
+    """CPython 3.11 and 3.12 tell where a frame is that has called another, but not by its instruction."""
+    told = []
+
+    def ask():
+        told.append(asked_here())
+
+    deeply(lambda: _clean_up_with(ask))
+    deeply(lambda: _clean_up_with(functools.partial(_one_frame_out, ask)))
+    deeply(lambda: _clean_up_with(lambda: deeply(ask)))
+    assert told == [False, False, True]
 
 
 def test_what_it_calls_far_below_may():

@@ -5,6 +5,7 @@ import gc
 import io
 import logging
 import os
+import queue
 import signal
 import socket
 import sqlite3
@@ -1437,3 +1438,147 @@ def test_nobody_but_the_app_looks_behind_its_proxy(short):
 
     assert in_thread(lambda: serve(short(app))).status == 504
     assert len(set(callers)) == 1
+
+
+# Calls that fail, with clean-up behind them
+
+
+class Connections:
+    """A pool of a driver's, to be used in each of the usual ways."""
+
+    def __init__(self):
+        self.connection = sqlite3.connect(":memory:", check_same_thread=False)
+        self.free = [self.connection]
+
+    def put(self, connection):
+        self.free.append(connection)
+
+    def __enter__(self):
+        return self.free.pop()
+
+    def __exit__(self, *error):
+        self.put(self.connection)
+
+
+@pytest.fixture
+def connections():
+    pool = Connections()
+    yield pool
+    pool.connection.close()
+
+
+ENDLESS = "with recursive n(i) as (select 1 union all select i + 1 from n) select count(*) from n"
+
+
+def in_a_finally(connections, use):
+    connection = connections.free.pop()
+    try:
+        use(connection)
+    finally:
+        connections.put(connection)
+
+
+def in_a_with(connections, use):
+    with connections as connection:
+        use(connection)
+
+
+def endless_statement(connection):
+    connection.execute(ENDLESS)
+
+
+def statement_with_a_timeout(connection):
+    """Nobody can wake it, and it ends by an error of its own, well behind the deadline."""
+    queue.SimpleQueue().get(timeout=0.3)
+
+
+def own_error_instead(connection):
+    try:
+        connection.execute(ENDLESS)
+    except sqlite3.OperationalError as error:
+        raise ValueError from error
+
+
+@pytest.mark.parametrize("manner", (in_a_finally, in_a_with))
+@pytest.mark.parametrize("use", (endless_statement, statement_with_a_timeout, own_error_instead))
+def test_what_fails_is_cleaned_up_behind(road, short, seen, connections, manner, use):
+    """CPython would raise a pending abort in the first function that the clean-up calls."""
+
+    def app(environ, start_response):
+        manner(connections, use)
+        raise NotStoppedError
+
+    for _ in range(5):
+        assert road(lambda: serve(short(app))).status == 504
+        assert len(connections.free) == 1
+    assert seen.count(State.TIMED_OUT) == 5
+
+
+def test_a_statement_that_is_executed_often_is_interrupted(short, connections):
+    """CPython 3.11 stands at another instruction then."""
+
+    def execute(statement):
+        return connections.connection.execute(statement)
+
+    for _ in range(100):
+        execute("select 1")
+
+    def app(environ, start_response):
+        execute(ENDLESS)
+        raise NotStoppedError
+
+    assert in_thread(lambda: serve(short(app))).status == 504
+
+
+@pytest.mark.parametrize("manner", (in_a_finally, in_a_with))
+def test_one_that_tries_again_is_aborted_all_the_same(short, connections, manner):
+    def try_again(connection):
+        while True:
+            try:
+                connection.execute(ENDLESS)
+            except sqlite3.OperationalError:
+                pass
+
+    def app(environ, start_response):
+        manner(connections, try_again)
+
+    assert in_thread(lambda: serve(short(app))).status == 504
+
+
+def test_a_read_within_a_with_is_broken(short, seen, connections):
+    one, other = socket.socketpair()
+
+    def read(connection):
+        one.recv(1)
+        raise NotStoppedError  # it has told of the socket's end, and nobody is to believe it
+
+    def app(environ, start_response):
+        in_a_with(connections, read)
+
+    with one, other:
+        assert in_thread(lambda: serve(short(app))).status == 504
+    assert len(connections.free) == 1
+    assert seen.states == READY_AND_TIMED_OUT
+
+
+def test_no_abort_in_a_handler_of_the_server_s(short):
+    """It runs on top of the app, in the main thread; gunicorn reopens its logs in one."""
+    told = []
+
+    def handle(signum, frame):
+        told.append("begun")
+        end = monotonic() + 5 * SHORT
+        while monotonic() < end:
+            pass
+        told.append("done")
+
+    def app(environ, start_response):
+        signal.raise_signal(signal.SIGUSR1)
+        linger()
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    try:
+        assert serve(short(app)).status == 504
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert told == ["begun", "done"]

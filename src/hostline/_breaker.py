@@ -4,7 +4,7 @@ The protocol, and why it is one, is told in ``_interrupts``; this is how a shot 
 sent again, taken back, and helped along where the thread waits in C.
 
 Imports: ``_abortable``, ``_async_exceptions``, ``_deadlines``, ``_frames``, ``_native``, ``_requests`` for
-the log, ``_safepoints``, ``_unblocking``, ``_wait_probe``.
+the log, ``_safepoints``, ``_standing``, ``_unblocking``, ``_wait_probe``.
 """
 
 import signal
@@ -20,6 +20,7 @@ from hostline._async_exceptions import clear_async_exc, set_async_exc
 from hostline._deadlines import watchdog
 from hostline._native import after_fork_in_child, native_get_ident, native_lock
 from hostline._requests import logger
+from hostline._standing import Standing
 from hostline._wait_probe import wait_probe
 from hostline.errors import RequestTimeoutException
 
@@ -35,9 +36,8 @@ DEFERRAL = 0.001
 HELD_BACK = 0.01
 #: How often the main thread is signalled anew while its handler finds no safe point.
 _RESIGNAL = 0.001
-#: How often in a row a thread has to be found where it was, for it to count as standing still,
-#: and how much it may have computed in between, where taking notice of a knock is computing.
-_LOOKS = 3
+#: How much a thread that stands still may have computed between two looks, where taking notice of
+#: a knock is computing.
 _NO_WORK = 0.0002
 #: After so many knocks that no handler has heard, they come seldom: C code that polls
 #: (libpq's) begins its turn anew with each signal, and never gets to where it is heard.
@@ -137,8 +137,7 @@ class Breaker:
         self._since = self.deadline  # when the present shot fell due, or was fired
         self._place: tuple[FrameType, int] | None = None  # where the thread stood when it was fired
         self._standstill = _STANDSTILL
-        self._last_look: tuple[FrameType | None, int, float] = (None, -1, 0.0)
-        self._looks_alike = 0
+        self._standing = Standing()
         self._is_hopeless = False
         self._unheard = 0  # how many knocks have come to nobody's ear
         if self._by_signal:
@@ -153,7 +152,7 @@ class Breaker:
         watchdog.forget(self)
         main_thread.breakers.pop(self, False)
         self._place = None
-        self._last_look = (None, -1, 0.0)
+        self._standing.let_go()
 
     def expire(self) -> None:
         """Take the next step, and plan the one after."""
@@ -183,7 +182,7 @@ class Breaker:
             if not self._is_hopeless:
                 self._is_hopeless = True
                 self.request.tell_unstoppable(_frames.of_thread(self.request.thread_id))
-            return max(delay, _HOPELESS)
+            return delay if self._standing.until == now else max(delay, _HOPELESS)
         left = GRACE - (now - self._since)
         if left > 0:
             return min(left, self._wake())
@@ -196,13 +195,14 @@ class Breaker:
     def _is_overdue(self, frame: FrameType | None, now: float) -> bool:
         """Whether it has been put off for so long that it is let go all the same."""
         self._patience = self._deferral_limit * (IMPORT_PATIENCE if _safepoints.is_importing(frame) else 1)
-        return now - self._since >= self._patience
+        # A thread that stands still where it gets no shot is not put off: it does nothing.
+        return now - max(self._since, self._standing.idle_until) >= self._patience
 
     def _may_raise(self, frame: FrameType | None, now: float) -> bool:
         """Whether to raise here. In the main thread's handler."""
         if self.request.owner.is_held_back():
             return False
-        has_waited = self._stands_still(frame, thread_time(), _NO_WORK)
+        has_waited = self._standing.look(frame, thread_time(), _NO_WORK)
         # A lock that has just been taken would never be given back: here it waits longer.
         if self._is_overdue(frame, now) and (has_waited or not _safepoints.has_acquired(frame)):
             return True
@@ -212,20 +212,12 @@ class Breaker:
         """Whether to have an exception raised where this thread goes from here."""
         if self.request.owner.is_held_back() or self.request.owner.is_being_cancelled():
             return False
-        stands_still = self._stands_still(frame, _cpu_time(self.request.thread_id), 0.0)
+        stands_still = self._standing.look(frame, _cpu_time(self.request.thread_id), 0.0)
         # The exception is raised when the call returns: where that is a bare acquire(), the
         # lock would be taken, and never given back.
         if self._is_overdue(frame, now) and not _safepoints.is_acquiring(frame):
             return True
         return not self.request.is_shielded and _safepoints.may_inject(frame, stands_still=stands_still)
-
-    def _stands_still(self, frame: FrameType | None, cpu_time: float, no_work: float) -> bool:
-        """Whether the thread has done nothing in the last looks but wait in this frame's call."""
-        before = self._last_look
-        self._last_look = now = (frame, -1 if frame is None else frame.f_lasti, cpu_time)
-        is_alike = before[:2] == now[:2] and cpu_time - before[2] <= no_work
-        self._looks_alike = self._looks_alike + 1 if is_alike else 0
-        return self._looks_alike >= _LOOKS
 
     def _count(self) -> None:
         self._shots += 1
@@ -276,18 +268,33 @@ class Breaker:
             return DEFERRAL
         if not request.is_running():
             return DEFERRAL
+        pause = self._standing.pause(frame, now)
+        if pause is not None and not self._can_end_wait():
+            return pause
         request.shot_at = request.is_pending = True
         # One step under the interpreter's lock: nothing between the test and the call lets
         # another thread run.
         if not request.came_back:
             set_async_exc(thread_id, RequestTimeoutException)
         if _frames.of_thread(thread_id) is not frame or frame.f_lasti != place:
-            clear_async_exc(thread_id, None)
-            absorb()  # what that leaves behind, as told there
-            return _TAKEN_BACK
+            return self._take_back()
         self._count()
         self._place = (frame, place)
         return self._standstill
+
+    def _take_back(self) -> float:
+        """Have the exception that was set not raised any more; when to look again."""
+        clear_async_exc(self.request.thread_id, None)
+        absorb()  # what that leaves behind, as told there
+        return _TAKEN_BACK
+
+    def _is_at_risk(self, frame: FrameType) -> bool:
+        cpu_time = _cpu_time(self.request.thread_id)
+        return self._standing.is_at_risk(frame, cpu_time) and not self._can_end_wait()
+
+    def _can_end_wait(self) -> bool:
+        """Whether nothing but an exception that is pending ends the thread's wait, and that does."""
+        return self._standing.is_beyond_waking and main_thread.ends_waits()
 
     def _wake(self) -> float:
         """Wake the thread if it has stood still since it was fired at; when to look again."""
@@ -295,6 +302,11 @@ class Breaker:
             return GRACE
         frame, place = self._place
         stands = _frames.of_thread(self.request.thread_id) is frame and frame.f_lasti == place
+        if stands and self._is_at_risk(frame):
+            self._place = None
+            self._shots -= 1
+            self._standing.note_that_it_stays(monotonic())
+            return self._take_back()
         if not stands or _unblocking.unblock(frame):
             self._place = None
             return GRACE
@@ -352,9 +364,13 @@ class _MainThread:
         """Whether this is that thread and the handler is still there (mod_wsgi takes none)."""
         return thread_id == self._ident and signal.getsignal(self.signum) == self._handle
 
+    def ends_waits(self) -> bool:
+        """Whether CPython can have any thread's blocking call raise what is pending for it."""
+        return bool(self.signum) and wait_probe.ask(self.signum)
+
     def end_wait(self, thread_id: int) -> None:
-        """Have any thread's blocking call raise what is pending, where CPython can do that."""
-        if self.signum and wait_probe.ask(self.signum):
+        """Have it do that, if it can."""
+        if self.ends_waits():
             signal.pthread_kill(thread_id, self.signum)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:

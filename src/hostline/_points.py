@@ -15,12 +15,16 @@ from hostline._calls import CALLS, Call, calls
 
 #: Leaves the code, for its caller's.
 OUT = -1
+#: Leaves it by an exception, for its caller's handlers.
+RAISED = -2
 
 # What gives back something. A Python function is first asked for exceptions when it has
 # just begun, and has given back nothing yet.
 GIVES_BACK = frozenset({"__del__", "__exit__", "close", "release"})
 # How far behind a bare `lock.acquire()` the `try` is looked for that gives the lock back.
 _REACH_OF_ACQUIRE = 8
+# How many arguments the compiler gives __exit__(None, None, None); 3.14 calls the function, not the method.
+_EXIT_ARGUMENTS = 3 if sys.version_info >= (3, 14) else 2
 _LOOKS_BEFORE_JUMPING = sys.version_info >= (3, 13)
 
 _JUMPS_BACK = ("JUMP_BACKWARD", "POP_JUMP_BACKWARD")
@@ -56,6 +60,10 @@ class Points:
         self.delicate = self.acquiring | self.uncovered | self._unfinished(self.cleaning)
         #: The same where the thread has still to come to it, and a call has not begun.
         self.delicate_ahead = self.acquiring | self.uncovered | self.cleaning | self._giving_back(code)
+        #: What comes first if an instruction fails: check points, and the exit of a `with`.
+        self.failing = {i.offset: self._failing(self._handler(i.offset)) for i in self._code}
+        #: Those of them at which an exception would cut clean-up short.
+        self.clean_up = self.delicate_ahead | self._with_exits()
         del self._code, self._at, self._handlers
 
     def _handler(self, offset: int) -> int | None:
@@ -65,13 +73,13 @@ class Points:
         return None
 
     def _successors(self, position: int) -> Iterator[int]:
-        """The positions to which this instruction may lead; OUT."""
+        """The positions to which this instruction may lead; OUT, RAISED."""
         instruction = self._code[position]
         if instruction.opname in _LEAVES:
             yield OUT
         elif instruction.opname in _RAISES:
             handler = self._handler(instruction.offset)
-            yield OUT if handler is None else self._at[handler]
+            yield RAISED if handler is None else self._at[handler]
         else:
             if instruction.opcode in dis.hasjrel or instruction.opcode in dis.hasjabs:
                 yield self._at[instruction.argval]
@@ -86,14 +94,26 @@ class Points:
             way = ways.pop()
             if way not in reached:
                 reached.add(way)
-                if way != OUT and not stops(way):
+                if way >= 0 and not stops(way):
                     ways.extend(self._successors(way))
         return reached
 
     def _next_checks(self, offset: int) -> frozenset[int]:
         reached = self._reach(self._at[offset], lambda p: self._code[p].offset in self.checks)
-        offsets = {OUT if p == OUT else self._code[p].offset for p in reached}
+        offsets = {OUT if p < 0 else self._code[p].offset for p in reached}
         return frozenset(offsets & (self.checks | {OUT}))
+
+    def _failing(self, handler: int | None) -> frozenset[int]:
+        """What comes first in this handler."""
+        if handler is None:
+            return frozenset({RAISED})
+        stops = self.checks | self._with_exits()
+        reached = self._reach(self._at[handler], lambda p: self._code[p].offset in stops)
+        return frozenset(p if p < 0 else self._code[p].offset for p in reached) & (stops | {OUT, RAISED})
+
+    def _with_exits(self) -> frozenset[int]:
+        # It may call a function, which is first asked for exceptions when it has just begun.
+        return frozenset(i.offset for i in self._code if i.opname == "WITH_EXCEPT_START")
 
     def _near_acquire(self, found: dict[int, Call]) -> Iterator[int]:
         for offset, call in found.items():
@@ -118,7 +138,7 @@ class Points:
         if first != "PUSH_EXC_INFO" or second in {"POP_TOP", "WITH_EXCEPT_START"}:
             return set()  # a handler's own clean-up, a bare `except`, a `with`
         stops = {"POP_EXCEPT", *_RAISES, *_MATCHES}
-        reached = self._reach(start, lambda p: self._code[p].opname in stops) - {OUT}
+        reached = self._reach(start, lambda p: self._code[p].opname in stops) - {OUT, RAISED}
         if any(self._code[p].opname in _MATCHES for p in reached):
             return set()
         return {p for p in reached if self._code[p].opname not in _OF_ANY_HANDLER}
@@ -130,7 +150,7 @@ class Points:
             return self._code[position].offset not in cleaning
 
         def does_more(offset: int) -> bool:
-            rest = self._reach(self._at[offset], is_outside) - {OUT}
+            rest = self._reach(self._at[offset], is_outside) - {OUT, RAISED}
             return any(not is_outside(p) and self._code[p].opname not in _DOES_NOTHING for p in rest)
 
         return frozenset(filter(does_more, cleaning))
@@ -143,7 +163,8 @@ class Points:
         of_with = {
             plain[n].offset
             for n in range(3, len(plain))
-            if (plain[n].opname, plain[n].arg) == ("CALL", 2) and all(_is_none(i) for i in plain[n - 3 : n])
+            if (plain[n].opname, plain[n].arg) == ("CALL", _EXIT_ARGUMENTS)
+            and all(_is_none(i) for i in plain[n - 3 : n])
         }
         return frozenset(by_name | of_with)
 
@@ -153,6 +174,11 @@ class Points:
         failed = jump.offset if _LOOKS_BEFORE_JUMPING else jump.argval - 2
         goal = self._handler(jump.argval)
         return goal is not None and self._handler(failed) != goal
+
+
+def is_guarded(code: CodeType, offset: int) -> bool:
+    """Whether there is a handler for what is raised here. Costs less than all the rest."""
+    return any(start <= offset < end for start, end, _ in _handlers(code))
 
 
 @lru_cache(maxsize=256)
@@ -172,6 +198,7 @@ def _is_check(instruction: dis.Instruction) -> bool:
     return name in CALLS or (name.startswith(_JUMPS_BACK) and name != _UNCHECKED)
 
 
+@lru_cache(maxsize=1024)
 def _handlers(code: CodeType) -> list[tuple[int, int, int]]:
     """Start, end and handler of what is guarded; see CPython's Objects/exception_handling_notes.txt."""
     table = iter(code.co_exceptiontable)

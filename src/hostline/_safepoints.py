@@ -9,19 +9,24 @@ A frame says exactly at what it stands only where it cannot run on meanwhile: in
 handler, for the main thread. For another thread it is a snapshot; ``_interrupts`` takes
 an injection back whose target has moved.
 
-Imports: ``_frames``, ``_points``.
+Imports: ``_calls``, ``_frames``, ``_points``.
 """
 
+# Not `signal`'s, which makes an `Enum` of all that is no handler: 0.03 ms a look.
+import _signal  # type: ignore[import-not-found]  # typeshed has none
 import dis
 import gc
 import itertools
+import signal
 import sys
 import threading
 from collections.abc import Iterator
-from types import FrameType
+from functools import partial
+from types import CodeType, FrameType
 
 from hostline import _frames
-from hostline._points import GIVES_BACK, OUT, Points, points
+from hostline._calls import offset_of
+from hostline._points import GIVES_BACK, OUT, RAISED, Points, is_guarded, points
 
 # How many frames inwards count: bookkeeping calls bookkeeping, but an app that is called
 # *by* concurrent.futures, or inside a context manager of contextlib's, must stay breakable.
@@ -74,6 +79,8 @@ _WAITING_LINES = frozenset(
 _NEWBORN_MISTAKEN = sys.version_info < (3, 12)
 _THREAD_START = threading.Thread.start.__code__
 
+_SIGNALS = tuple(map(int, signal.valid_signals()))
+
 # CPython 3.13 looks whether an exception is pending, lets other threads run, and raises what
 # it had seen before. So one that is set meanwhile is raised at the next check point only.
 _RAISES_LATE = sys.version_info >= (3, 13)
@@ -89,7 +96,7 @@ def may_break(frame: FrameType | None, *, is_waiting: bool = False) -> bool:
         return True
     if not _is_whole(frame, is_waiting=is_waiting):
         return False
-    found, at = points(frame.f_code), frame.f_lasti
+    found, at = points(frame.f_code), offset_of(frame)
     if is_waiting:
         return at not in found.cleaning
     return _waits_on_a_condition(frame) or at not in found.delicate
@@ -117,7 +124,7 @@ def is_importing(frame: FrameType | None) -> bool:
 
 def has_acquired(frame: FrameType | None) -> bool:
     """Whether this frame has just taken a bare lock, unless it still waits for it."""
-    return frame is not None and frame.f_lasti in points(frame.f_code).acquiring
+    return frame is not None and offset_of(frame) in points(frame.f_code).acquiring
 
 
 def is_acquiring(frame: FrameType | None) -> bool:
@@ -127,35 +134,84 @@ def is_acquiring(frame: FrameType | None) -> bool:
     return any(at in found.acquiring for found, at, _ in _landings(frame, stands_still=False))
 
 
+def fails_into_clean_up(frame: FrameType) -> bool:
+    """Whether clean-up comes first if the call that this innermost frame stands at fails.
+
+    Then CPython goes to the handler without looking whether an exception is pending: it would
+    be raised in the first function that the clean-up calls, which has done nothing yet.
+    """
+    outer: FrameType | None = frame
+    while outer is not None and not _is_a_guard_s(outer):
+        caller = _frames.caller(outer)
+        if is_guarded(outer.f_code, outer.f_lasti):
+            found = points(outer.f_code)
+            comes = found.failing.get(offset_of(outer), frozenset())
+            if comes & found.clean_up:
+                return True
+            if OUT in comes and caller is not None and _comes_to_clean_up(caller):
+                return True
+            if RAISED not in comes:
+                return False
+        outer = caller
+    return False
+
+
+def _comes_to_clean_up(frame: FrameType) -> bool:
+    """Whether clean-up comes next when a function that this frame has called returns."""
+    return any(at in found.delicate_ahead for found, at, _ in _ahead(frame))
+
+
+def _is_a_guard_s(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).startswith(_GUARDS)
+
+
 def _is_whole(frame: FrameType, *, is_waiting: bool = False) -> bool:
     """Whether none of the functions that are being run is one that must not be cut short."""
     innermost = frame
-    if str(frame.f_globals.get("__name__")).startswith(_GUARDS):
+    if _is_a_guard_s(frame):
         return False
     depth = 0
-    swallowing = {getattr(callback, "__code__", None) for callback in gc.callbacks}
+    called_in_between = _called_in_between()
     outer: FrameType | None = frame
     while outer is not None:
         code = outer.f_code
         if code.co_filename == _IMPORTING or outer.f_globals.get("__name__") == _OURSELVES:
             return False
-        if code in swallowing:
-            return False  # the collector prints what comes out of there, and goes on
+        if code in called_in_between:
+            return False
         if _NEWBORN_MISTAKEN and code is _THREAD_START:
             return False
         is_harmless = is_waiting and code.co_name == "acquire"
         if depth < _INNERMOST and not is_harmless and _is_critical(outer, innermost):
             return False
-        if 0 < depth < _INNERMOST and outer.f_lasti in points(code).cleaning:
+        if 0 < depth < _INNERMOST and offset_of(outer) in points(code).cleaning:
             return False
         outer = _frames.caller(outer)
         depth += 1
     return True
 
 
+def _called_in_between() -> set[CodeType | None]:
+    """The code that Python calls at any place in the app's own, and that is none of its business.
+
+    What comes out of a callback of the collector's is printed, and no more. A handler of a signal is
+    the server's: cut short, its log is half reopened, or its worker not told to stop.
+    """
+    handlers = map(_signal.getsignal, _SIGNALS)
+    return {_code_of(each) for each in (*gc.callbacks, *handlers) if callable(each)}
+
+
+def _code_of(called: object) -> CodeType | None:
+    while type(called) is partial:
+        called = called.func
+    # A function's or a bound method's own; else that of an object that can be called.
+    code = getattr(called, "__code__", None) or getattr(type(called).__call__, "__code__", None)
+    return code if type(code) is CodeType else None
+
+
 def _landings(frame: FrameType, *, stands_still: bool) -> Iterator[tuple[Points, int, bool]]:
     """Where an exception that is set now for this thread may be raised, and whether it runs on until then."""
-    found, at = points(frame.f_code), frame.f_lasti
+    found, at = points(frame.f_code), offset_of(frame)
     is_late = at not in found.checks or (_RAISES_LATE and not stands_still)
     # In C a thread is found in calls alone; at other check points it has looked already.
     if at in found.checks and (at in found.calls or not is_late):
@@ -166,7 +222,7 @@ def _landings(frame: FrameType, *, stands_still: bool) -> Iterator[tuple[Points,
 
 def _ahead(frame: FrameType, depth: int = 0) -> Iterator[tuple[Points, int, bool]]:
     """The check points to which the thread comes next."""
-    found, at = points(frame.f_code), frame.f_lasti
+    found, at = points(frame.f_code), offset_of(frame)
     ahead = found.ahead.get(at, frozenset())
     if at in ahead:
         ahead = frozenset({at})  # a loop without any other is taken to go on
@@ -174,7 +230,7 @@ def _ahead(frame: FrameType, depth: int = 0) -> Iterator[tuple[Points, int, bool
         yield found, offset, True
     caller = _frames.caller(frame)
     if OUT in ahead and caller is not None and depth < _INNERMOST:
-        yield points(caller.f_code), caller.f_lasti, False
+        yield points(caller.f_code), offset_of(caller), False
         yield from _ahead(caller, depth + 1)
 
 

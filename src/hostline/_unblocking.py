@@ -15,20 +15,24 @@ the instructions before. Only what is really being waited for is touched:
 A child process that is waited for is left alone: it is not ours to end. A bare lock, a
 ``SimpleQueue`` and ``time.sleep`` have nothing that could be woken.
 
-The exception must be pending before. Imports: ``_calls``, ``_frames``.
+Where the call ends well, the exception must be pending before, and is raised as it returns. Where
+it fails, none must be, if clean-up comes first. Imports: ``_calls``, ``_frames``.
 """
 
 import socket
 import sqlite3
 import threading
 from _thread import LockType
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import cast
 
 from hostline import _frames
 from hostline._calls import call_at, receiver_of
 
 _CONDITION_WAIT = threading.Condition.wait.__code__
+#: Whose methods end as they should: locks, and modules, whose are functions.
+_NEVER_FAILING = (LockType, type(threading.RLock()), ModuleType)
+_KNOWN = (socket.socket, sqlite3.Connection, sqlite3.Cursor)
 
 
 def unblock(frame: FrameType) -> bool:
@@ -41,6 +45,28 @@ def unblock(frame: FrameType) -> bool:
         call = call_at(frame)
         return _shut_down(cast("socket.socket", receiver), "" if call is None else call.method)
     return _interrupt(receiver)
+
+
+def may_fail(frame: FrameType) -> bool:
+    """Whether what this innermost frame waits for may raise an error, woken or not.
+
+    Methods of objects, as a driver's are, as far as one does not know better: a socket that is
+    shut down while it is read tells of its end. Functions, `sleep` and the like, hardly ever do.
+    """
+    if frame.f_code is _CONDITION_WAIT:
+        return False
+    call = call_at(frame)
+    if call is None:
+        return True
+    receiver = waited_on(frame)
+    if not call.method or type(receiver) in _NEVER_FAILING:
+        return False
+    return not (issubclass(type(receiver), socket.socket) and call.method.startswith(("recv", "read")))
+
+
+def can_wake(frame: FrameType) -> bool:
+    """Whether it is something that one knows to wake."""
+    return frame.f_code is _CONDITION_WAIT or issubclass(type(waited_on(frame)), _KNOWN)
 
 
 def interrupt_sqlite(frame: FrameType) -> bool:

@@ -174,9 +174,10 @@ class Copies:
             ),
             # What a thread does in C is no matter of the order of steps.
             "hostline._safepoints": SimpleNamespace(
-                may_break=_yes, may_inject=_yes, has_acquired=_no, is_acquiring=_no, is_importing=_no
+                **dict.fromkeys(("may_break", "may_inject"), _yes),
+                **dict.fromkeys(("has_acquired", "is_acquiring", "is_importing", "fails_into_clean_up"), _no),
             ),
-            "hostline._unblocking": SimpleNamespace(unblock=_no, interrupt_sqlite=_no),
+            "hostline._unblocking": SimpleNamespace(unblock=_no, interrupt_sqlite=_no, may_fail=_no),
         }
 
     def module(self, name: str) -> Any:
