@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import weakref
+from contextlib import closing
 from functools import partial
 from time import monotonic
 from types import SimpleNamespace
@@ -1422,9 +1423,8 @@ def test_nobody_but_the_app_looks_behind_its_proxy(short):
 
     def connection():
         callers.append(threading.get_ident())
-        return connections.setdefault(threading.get_ident(), sqlite3.connect(":memory:"))
+        return opened
 
-    connections = {}
     holder = SimpleNamespace(db=LocalProxy(connection))
     steps = 2_000_000
 
@@ -1436,7 +1436,8 @@ def test_nobody_but_the_app_looks_behind_its_proxy(short):
         holder.db.execute(count, (steps,)).fetchone()
         return hello(environ, start_response)
 
-    assert in_thread(lambda: serve(short(app))).status == 504
+    with closing(sqlite3.connect(":memory:", check_same_thread=False)) as opened:
+        assert in_thread(lambda: serve(short(app))).status == 504
     assert len(set(callers)) == 1
 
 
