@@ -248,7 +248,7 @@ class Transaction(Idiom):
 class FailingInFinally(Idiom):
     name = "a pool, a statement that fails: `try: finally:`"
     #: In a loop that did hardly anything else, every look would find it in the statement.
-    other_work = (20_000, 40_000)
+    other_work = (40_000, 80_000)
 
     def __init__(self) -> None:
         self.connection = sqlite3.connect(":memory:", check_same_thread=False)
