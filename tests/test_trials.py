@@ -21,7 +21,9 @@ def passes(program, *arguments):
     (
         "AcquireTry",
         "ContextManager",
+        "FailingIn",
         "Import",
+        "InterruptedIn",
         "Logging",
         "Pool",
         "PutAndGet",

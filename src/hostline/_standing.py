@@ -18,9 +18,10 @@ from hostline import _safepoints, _unblocking
 
 #: How often in a row a thread has to be found where it was, for it to count as staying there.
 _LOOKS = 3
-#: How long a thread that runs is let run, if all that one sees it at are calls that are known to fail;
-#: and how long one that is woken has to leave its call.
-_RUNNING = 0.015
+#: How long a thread that runs is let run, if all that one sees it at are calls that are known to fail.
+_RUNNING = 0.03
+#: How long one that is woken, or has stood still, has to leave its call.
+_LEAVING = 0.015
 #: How many times one that goes on when it is woken is woken without a shot.
 _WAKES = 12
 #: How soon to look again at one that gets no shot, and for how long it is looked at more often.
@@ -91,7 +92,7 @@ class Standing:
             return None
         if self._looks_here < _LOOKS:
             return self._let_run(frame, now)
-        if now - self._tried_at >= _RUNNING and self._wakes_left > 0:
+        if now - self._tried_at >= _LEAVING and self._wakes_left > 0:
             self._tried_at = now
             self._is_woken = self._was_just_woken = _unblocking.unblock(frame)
         does_nothing = self._looks_alike >= _LOOKS
@@ -106,11 +107,12 @@ class Standing:
         return _SHORT_PAUSE if now - self._stays_since < _SOON else _PAUSE
 
     def _let_run(self, frame: FrameType, now: float) -> float | None:
-        known_since = self.until
-        if _unblocking.can_wake(frame):
-            known_since = self._runs_since = min(self._runs_since, now)
-        if now - max(known_since, self.until) < _RUNNING:
+        if now - self.until < _LEAVING:
             return _SHORT_PAUSE
+        if _unblocking.can_wake(frame):
+            self._runs_since = min(self._runs_since, now)
+            if now - self._runs_since < _RUNNING:
+                return _SHORT_PAUSE
         if self._looks_here >= _LOOKS:
             self._wakes_left = 0  # it computes
         return None

@@ -245,6 +245,79 @@ class Transaction(Idiom):
         self.connection.close()
 
 
+class FailingInFinally(Idiom):
+    name = "a pool, a statement that fails: `try: finally:`"
+    #: In a loop that did hardly anything else, every look would find it in the statement.
+    other_work = (40_000, 80_000)
+
+    def __init__(self) -> None:
+        self.connection = sqlite3.connect(":memory:", check_same_thread=False)
+        self.free = [self.connection]
+
+    def step(self) -> None:
+        connection = self.free.pop()
+        try:
+            self.execute(connection)
+        except sqlite3.Error:
+            pass
+        finally:
+            self.put(connection)
+
+    def execute(self, connection: sqlite3.Connection) -> None:
+        connection.execute("select 1 from nowhere")
+
+    def put(self, connection: sqlite3.Connection) -> None:
+        self.free.append(connection)
+
+    def is_broken(self) -> bool:
+        return not self.free
+
+    def discard(self) -> None:
+        self.connection.close()
+
+
+class FailingInWith(FailingInFinally):
+    name = "the same: a Python `__exit__`"
+
+    def step(self) -> None:
+        try:
+            with self as connection:
+                self.execute(connection)
+        except sqlite3.Error:
+            pass
+
+    def __enter__(self) -> sqlite3.Connection:
+        return self.free.pop()
+
+    def __exit__(self, *error: object) -> None:
+        self.put(self.connection)
+
+
+# Not without end: a bare exception does not interrupt it.
+SLOW = (
+    "with recursive n(i) as (select 1 union all select i + 1 from n where i < 50000) select count(*) from n"
+)
+
+
+class InterruptedInFinally(FailingInFinally):
+    name = "a pool, a slow statement that is interrupted: `try: finally:`"
+
+    def step(self) -> None:
+        connection = self.free.pop()
+        try:
+            connection.execute(SLOW)
+        finally:
+            self.put(connection)
+
+
+class InterruptedInWith(FailingInWith):
+    name = "the same: a Python `__exit__` "
+
+    def step(self) -> None:
+        with self as connection:
+            connection.execute(SLOW)
+
+
 IDIOMS: tuple[type[Idiom], ...] = (
     WithLock,
     AcquireTry,
@@ -256,6 +329,10 @@ IDIOMS: tuple[type[Idiom], ...] = (
     Import,
     Pool,
     Transaction,
+    FailingInFinally,
+    FailingInWith,
+    InterruptedInFinally,
+    InterruptedInWith,
 )
 
 
