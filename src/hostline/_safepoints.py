@@ -12,17 +12,17 @@ an injection back whose target has moved.
 Imports: ``_calls``, ``_frames``, ``_points``.
 """
 
-# Not `signal`'s, which makes an `Enum` of all that is no handler: 0.03 ms a look.
-import _signal  # type: ignore[import-not-found]  # typeshed has none
 import dis
 import gc
+import importlib
 import itertools
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from types import CodeType, FrameType
+from typing import Any
 
 from hostline import _frames
 from hostline._calls import offset_of
@@ -80,6 +80,8 @@ _NEWBORN_MISTAKEN = sys.version_info < (3, 12)
 _THREAD_START = threading.Thread.start.__code__
 
 _SIGNALS = tuple(map(int, signal.valid_signals()))
+# Not `signal`'s, which makes an `Enum` of all that is no handler: 0.03 ms a look.
+_handler_of: Callable[[int], object] = importlib.import_module("_signal").getsignal
 
 # CPython 3.13 looks whether an exception is pending, lets other threads run, and raises what
 # it had seen before. So one that is set meanwhile is raised at the next check point only.
@@ -197,11 +199,11 @@ def _called_in_between() -> set[CodeType | None]:
     What comes out of a callback of the collector's is printed, and no more. A handler of a signal is
     the server's: cut short, its log is half reopened, or its worker not told to stop.
     """
-    handlers = map(_signal.getsignal, _SIGNALS)
+    handlers = map(_handler_of, _SIGNALS)
     return {_code_of(each) for each in (*gc.callbacks, *handlers) if callable(each)}
 
 
-def _code_of(called: object) -> CodeType | None:
+def _code_of(called: Any) -> CodeType | None:
     while type(called) is partial:
         called = called.func
     # A function's or a bound method's own; else that of an object that can be called.
