@@ -26,7 +26,7 @@ from pathlib import Path
 from types import CodeType, ModuleType, SimpleNamespace
 from typing import Any
 
-from scheduler import Scheduler
+from scheduler import End, Scheduler
 
 #: What keeps no state that two threads share.
 _AS_THEY_ARE = frozenset(
@@ -51,7 +51,8 @@ class _Log(logging.Logger):
     def exception(self, *_: object, **__: object) -> None:
         error = sys.exception()
         assert error is not None
-        self.failures.append(error)
+        if not isinstance(error, End):
+            self.failures.append(error)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ _PATIENCE = 60.0  # real seconds: only a defect of this module's can need them
 _START, _LONGEST = 1000.0, 500.0  # the clock's
 
 
-class _End(BaseException):
+class End(BaseException):
     """Ends an actor that would go on for ever, such as a watchdog."""
 
 
@@ -85,7 +85,7 @@ class Actor:
         try:
             if not self._scheduler.is_over:
                 self._run()
-        except _End:
+        except End:
             pass
         except BaseException as error:
             self.error = error
@@ -149,6 +149,8 @@ class Scheduler:
         actor = self.running
         assert actor is not None, "only an actor can wait"
         end = self.now + timeout
+        if self.is_over:
+            raise End  # again: code that lets nothing end its thread has taken the first
         while not ready():
             if self.now >= end:
                 return False
@@ -214,7 +216,7 @@ class Scheduler:
             self._hand_over(chosen)
             actor.baton.acquire()
         if self.is_over:
-            raise _End
+            raise End
 
     def _hand_over(self, chosen: Actor) -> None:
         self.running = chosen

@@ -53,9 +53,12 @@ def faults_of_ours(log: str) -> list[str]:
     faults = [line for line in log.splitlines() if any(each in line for each in _NEVER_LOGGED)]
     for trace in log.split("Traceback (most recent call last):\n")[1:]:
         frames, error, rest = _taken_apart(trace)
-        has_escaped = "RequestTimeoutException" in error and "direct cause" not in rest[:80]
+        is_cause = "direct cause" in rest[:80]
+        has_escaped = "RequestTimeoutException" in error and not is_cause
         is_ours = bool(frames) and "/src/hostline/" in frames[-1] and "hostline.errors" not in error
-        if has_escaped or is_ours:
+        # A stream whose time was up when it came to its end: it is cut as any other.
+        is_late_end = is_cause and error.startswith("StopIteration")
+        if has_escaped or (is_ours and not is_late_end):
             faults.append(trace)
     return faults
 
