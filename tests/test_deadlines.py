@@ -23,6 +23,8 @@ from hostline._deadlines import Watchdog
 from hostline._loop_deadlines import LoopLanes, lanes_of
 from timeouts import eventually, switch_interval
 
+pytestmark = pytest.mark.timed
+
 
 class Entry:
     """One that counts how often it has expired, and how late."""

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.timed
+
 pytest.importorskip("gevent")
 
 HERE = Path(__file__).parent
