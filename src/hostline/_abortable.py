@@ -39,14 +39,13 @@ _CANCEL_GRACE = 0.03
 class Block:
     """One run of a block whose work can be cancelled by calling ``cancel``."""
 
-    __slots__ = ("_cancel", "_done", "_done_at", "_is_done", "is_left", "is_of_loop")
+    __slots__ = ("_cancel", "_done", "_done_at", "is_left", "is_of_loop")
 
     def __init__(self, cancel: Cancel, *, is_of_loop: bool) -> None:
         self._cancel = cancel
         self._done = native_lock()
         self._done.acquire()
-        self._is_done = False
-        self._done_at = inf
+        self._done_at = inf  # when the call has returned
         self.is_left = False
         #: Whether it runs in an event loop's thread, whose objects no other may touch.
         self.is_of_loop = is_of_loop
@@ -61,7 +60,6 @@ class Block:
             logger.exception("What an interruptible block is to be cancelled by has failed: %r", self._cancel)
         finally:
             self._done_at = monotonic()
-            self._is_done = True
             self._done.release()
 
     def is_ending(self) -> bool:
@@ -71,7 +69,7 @@ class Block:
     def wait(self, wait_for: Callable[[LockType], object]) -> None:
         """Stay until the call has returned. An abort that comes meanwhile is raised behind it."""
         is_hit = False
-        while not self._is_done:
+        while self._done_at == inf:
             try:
                 wait_for(self._done)
             except RequestTimeoutException:

@@ -87,7 +87,7 @@ def no_timeout(function: Callable[P, R]) -> Callable[P, R]:
 def _limited(function: Callable[P, R], limit: float | None) -> Callable[P, R]:
     # A generator's own kind of call cannot be wrapped so that frameworks still see one, and
     # a class would turn into a function.
-    if inspect.isclass(function) or _is_generator(function):
+    if not is_plain(function):
         raise TypeError(
             f"{function!r} is no plain function. Call hostline.set_timeout() in its body instead, or "
             "decorate the method of a class."
@@ -112,8 +112,10 @@ def _limited_coroutine(function: Callable[P, Any], limit: float | None) -> Calla
     return limited
 
 
-def _is_generator(function: Callable[..., object]) -> bool:
-    return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+def is_plain(function: Callable[..., object]) -> bool:
+    """Whether all that it does is done while it is called, or awaited."""
+    kinds = (inspect.isclass, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+    return not any(is_of(function) for is_of in kinds)
 
 
 def checkpoint() -> None:

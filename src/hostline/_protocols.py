@@ -40,9 +40,10 @@ def _check(app: object, guard: str, here: _Protocol, other: _Protocol) -> None:
     if not callable(app):
         raise TypeError(f"{fault} cannot be called.")
     is_wrongly_async = here is _WSGI and _is_async(app)
-    if _takes(app, here.arguments) and not is_wrongly_async:
+    fits = _takes(app, here.arguments)
+    if fits and not is_wrongly_async:
         return
-    if _takes(app, ("request",)) and not _takes(app, here.arguments):
+    if not fits and _takes(app, ("request",)):
         raise TypeError(f"{fault} takes one argument. In Django's MIDDLEWARE, write hostline.django.{guard}.")
     if is_wrongly_async or _takes(app, other.arguments):
         raise TypeError(f"{shown(app)} is {other.app}: use {other.module}, not {here.module}.")

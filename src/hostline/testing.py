@@ -19,7 +19,7 @@ from unittest import mock
 
 import anyio
 
-from hostline._deadline_api import current
+from hostline._deadline_api import current, is_plain
 from hostline._kinds import check_seconds
 from hostline._options import Seconds
 from hostline._requests import RequestDetails
@@ -55,7 +55,7 @@ class disabled:  # noqa: N801 - used as a function is
 
     def __call__(self, test: Callable[P, R]) -> Callable[P, R]:
         """The same test, without the guards."""
-        if inspect.isclass(test) or inspect.isgeneratorfunction(test) or inspect.isasyncgenfunction(test):
+        if not is_plain(test):
             raise TypeError(
                 f"{test!r} is no plain function. Write `with hostline.testing.disabled():` in it."
             )
