@@ -1,6 +1,7 @@
 """A thread that stays in a call which may fail: when it is woken, and when it is shot at."""
 
 import queue
+import selectors
 import socket
 import sqlite3
 import threading
@@ -174,6 +175,19 @@ def test_a_lock_does_not_fail():
         lock.acquire()
 
     assert told_of(take, lock.release) == (False, False)
+
+
+@pytest.mark.parametrize("kind", (selectors.PollSelector, selectors.EpollSelector))
+def test_a_selector_does_not_fail(kind):
+    """Drivers that wait in turns wait here: a shot is raised when the turn is over."""
+    one, other = socket.socketpair()
+
+    def select():
+        waiting.select(20)
+
+    with one, other, kind() as waiting:
+        waiting.register(one, selectors.EVENT_READ)
+        assert told_of(select, lambda: other.send(b"x")) == (False, False)
 
 
 def test_a_condition_does_not_fail():

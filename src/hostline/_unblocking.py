@@ -19,6 +19,7 @@ Where the call ends well, the exception must be pending before, and is raised as
 it fails, none must be, if clean-up comes first. Imports: ``_calls``, ``_frames``.
 """
 
+import select
 import socket
 import sqlite3
 import threading
@@ -30,8 +31,12 @@ from hostline import _frames
 from hostline._calls import call_at, receiver_of
 
 _CONDITION_WAIT = threading.Condition.wait.__code__
-#: Whose methods end as they should: locks, and modules, whose are functions.
-_NEVER_FAILING = (LockType, type(threading.RLock()), ModuleType)
+_POLLERS = (
+    type(select.poll()),
+    *(getattr(select, name) for name in ("epoll", "kqueue") if hasattr(select, name)),
+)
+#: Whose methods end as they should: locks, what selectors wait with, and modules, whose are functions.
+_NEVER_FAILING = (LockType, type(threading.RLock()), ModuleType, *_POLLERS)
 _KNOWN = (socket.socket, sqlite3.Connection, sqlite3.Cursor)
 
 
